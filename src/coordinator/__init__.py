@@ -1,0 +1,1 @@
+"""Durable sagas: ordinary async code, a log instead of a database."""

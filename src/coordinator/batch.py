@@ -1,0 +1,207 @@
+"""A batch: the unit of durability on every backend.
+
+    0       4    5    6    7    8         16          24      28      32       36    40
+    +-------+----+----+----+----+---------+-----------+-------+-------+--------+-----+
+    | magic | fo | fl | ck | -- | epoch   | first     | count | length| prev.  | crc |
+    |       | rm | ag | in |    |         | position  |       |       | crc    |     |
+    +-------+----+----+----+----+---------+-----------+-------+-------+--------+-----+
+    | length | record | length | record | ...                     zeros to 8 bytes   |
+    +--------------------------------------------------------------------------------+
+
+    magic           b"CBAT"
+    format          u8, 1
+    flags           u8, 0; reserved
+    crc kind        u8, 1 = CRC-32 as of zlib
+    epoch           u64, of the owner that wrote it
+    first position  u64, of its first record; the others follow without gaps
+    count           u32, records; at least 1
+    length          u32, bytes of all records with their lengths, without the padding
+    previous crc    u32, the crc of the batch before it in the partition, 0 at the start
+    crc             u32, CRC-32 over all of the batch but these four bytes
+    record length   u32, bytes of the record that follows
+
+All numbers are little-endian. Three things follow from this layout:
+
+* A run of zeros is not a batch: its magic is wrong. The allocated, unwritten end of a
+  file reads as "no more batches".
+* The CRC covers the header and the padding too, so any flipped bit is found.
+* A stale batch in a recycled place does not validate: the chained crc is another one,
+  and so is the position.
+"""
+
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
+
+import msgspec
+
+from coordinator.errors import DecodeError
+from coordinator.model import Position
+from coordinator.records import RECORD_SIZE_MAX, Record, decode_record
+
+__all__ = [
+    "ALIGNMENT",
+    "BATCH_SIZE_MAX",
+    "HEADER_SIZE",
+    "Batch",
+    "BatchError",
+    "IncompleteBatchError",
+    "NewerFormatError",
+    "decode_batch",
+    "encode_batch",
+]
+
+MAGIC = b"CBAT"
+FORMAT = 1
+CRC_KIND_ZLIB = 1
+ALIGNMENT = 8
+"""Bytes; keeps every header inside one disk sector."""
+
+_HEADER = struct.Struct("<4sBBBBQQIIII")
+_LENGTH = struct.Struct("<I")
+_CRC_OFFSET = 36
+HEADER_SIZE = _HEADER.size
+"""Bytes before the first record's length."""
+
+BATCH_SIZE_MAX = 32 * 1024 * 1024
+"""Bytes of a whole batch; bounds what a damaged length can make a reader take. The
+writer stops filling a batch at 1 MiB; only a single large record makes a larger one."""
+
+assert HEADER_SIZE == 40
+assert HEADER_SIZE % ALIGNMENT == 0
+assert HEADER_SIZE + _LENGTH.size + RECORD_SIZE_MAX <= BATCH_SIZE_MAX
+
+
+class BatchError(DecodeError):
+    """The bytes are not a valid batch."""
+
+
+class IncompleteBatchError(BatchError):
+    """The bytes end before the batch does."""
+
+
+class NewerFormatError(BatchError):
+    """The batch is intact as far as one can tell, but of a format we do not read."""
+
+
+class Batch(msgspec.Struct, frozen=True, gc=False):
+    """One encoded batch and what its header says."""
+
+    epoch: int
+    first: Position
+    count: int
+    previous_crc: int
+    crc: int
+    data: bytes
+    """The whole batch: header, records, padding."""
+
+    @property
+    def end(self) -> Position:
+        """The position behind its last record."""
+        return Position(self.first + self.count)
+
+    def records(self) -> Iterator[tuple[Position, Record]]:
+        """Decode its records, each with its position.
+
+        Raises:
+            DecodeError: A record is of no known kind, or they do not fill the batch.
+        """
+        view = memoryview(self.data)
+        offset = HEADER_SIZE
+        for position in range(self.first, self.end):
+            (length,) = _LENGTH.unpack_from(view, offset)
+            offset += _LENGTH.size
+            yield Position(position), decode_record(view[offset : offset + length])
+            offset += length
+        if len(self.data) - offset >= ALIGNMENT:
+            raise BatchError(
+                f"{self.count} records of the batch at position {self.first} end at "
+                f"byte {offset} of {len(self.data)}"
+            )
+
+
+def encode_batch(
+    records: Sequence[bytes], *, epoch: int, first: int, previous_crc: int
+) -> Batch:
+    """Put encoded *records* into one batch that follows the one of *previous_crc*."""
+    assert records
+    parts: list[bytes] = [b""]
+    for record in records:
+        assert len(record) <= RECORD_SIZE_MAX
+        parts += (_LENGTH.pack(len(record)), record)
+    length = sum(map(len, parts))
+    parts.append(bytes(-length % ALIGNMENT))
+    header = _HEADER.pack(
+        MAGIC,
+        FORMAT,
+        0,
+        CRC_KIND_ZLIB,
+        0,
+        epoch,
+        first,
+        len(records),
+        length,
+        previous_crc,
+        0,
+    )[:_CRC_OFFSET]
+    body = b"".join(parts)
+    crc = zlib.crc32(body, zlib.crc32(header))
+    return Batch(
+        epoch=epoch,
+        first=Position(first),
+        count=len(records),
+        previous_crc=previous_crc,
+        crc=crc,
+        data=b"".join((header, _LENGTH.pack(crc), body)),
+    )
+
+
+def decode_batch(data: bytes | memoryview, offset: int = 0) -> Batch:
+    """Decode the batch that starts at *offset* of *data*, without its records.
+
+    The caller compares `first` and `previous_crc` with the batch before it.
+
+    Raises:
+        IncompleteBatchError: *data* ends before the batch does.
+        NewerFormatError: Another format than ours.
+        BatchError: Anything else that no writer puts there.
+    """
+    view = memoryview(data)[offset:]
+    if len(view) < HEADER_SIZE:
+        raise IncompleteBatchError(f"{len(view)} bytes are less than a batch header")
+    (
+        magic,
+        format_,
+        flags,
+        crc_kind,
+        reserved,
+        epoch,
+        first,
+        count,
+        length,
+        prev,
+        crc,
+    ) = _HEADER.unpack_from(view)
+    if magic != MAGIC:
+        raise BatchError(f"no batch starts here: magic is {bytes(magic)!r}")
+    if format_ != FORMAT:
+        raise NewerFormatError(f"batch of format {format_}, this version reads 1")
+    size = HEADER_SIZE + length + -length % ALIGNMENT
+    if size > BATCH_SIZE_MAX or count == 0:
+        raise BatchError(f"batch claims {count} records in {size} bytes")
+    if size > len(view):
+        raise IncompleteBatchError(f"batch of {size} bytes, {len(view)} are there")
+    body = view[HEADER_SIZE:size]
+    actual = zlib.crc32(body, zlib.crc32(view[:_CRC_OFFSET]))
+    if actual != crc:
+        raise BatchError(f"crc is {actual:08x}, the header says {crc:08x}")
+    if flags or reserved or crc_kind != CRC_KIND_ZLIB:
+        raise NewerFormatError(f"batch with flags {flags} and crc kind {crc_kind}")
+    return Batch(
+        epoch=epoch,
+        first=Position(first),
+        count=count,
+        previous_crc=prev,
+        crc=crc,
+        data=bytes(view[:size]),
+    )

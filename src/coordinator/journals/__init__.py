@@ -1,0 +1,1 @@
+"""The journals: where the batches go."""

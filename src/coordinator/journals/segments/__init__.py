@@ -1,0 +1,1 @@
+"""The ``file:`` journal: a folder of segments."""

@@ -1,0 +1,178 @@
+"""What the journal holds, record by record.
+
+A record is a MessagePack array whose first element is the record's number. Types are
+named, not numbered, where users define them; fields are only ever appended, with a
+default, so that every later version reads every earlier record. ``workflow`` is the
+position of the workflow's `Accepted` record in the same partition; times are integer
+microseconds since 1970, UTC.
+
+    0 Claimed    an owner took the partition over
+    1 Accepted   a command came in; the record's position is the workflow's id
+    2 Outcome    a step (or its undo) was done or refused
+    3 Aborting   it was decided to undo; nothing was in flight when it was
+    4 Finished   the workflow ended
+    5 Stuck      the workflow waits for a person
+    6 Resumed    a person said: try again
+    7 Cancelled  a person said: undo it
+    8 Carried    a workflow's whole state again, so that old segments may go
+
+What may follow what is `state.apply`'s business.
+"""
+
+from typing import Any, TypeAlias
+
+import msgspec
+
+from coordinator.errors import DecodeError
+from coordinator.model import Direction, EndStatus, OutcomeStatus
+
+__all__ = [
+    "RECORD_SIZE_MAX",
+    "Aborting",
+    "Accepted",
+    "Cancelled",
+    "Carried",
+    "Claimed",
+    "Finished",
+    "Outcome",
+    "Record",
+    "Resumed",
+    "Stuck",
+    "WorkflowRecord",
+    "decode_record",
+    "encode_record",
+]
+
+RECORD_SIZE_MAX = 20 * 1024 * 1024
+"""Bytes of one encoded record: a 16 MiB body and room for what stands around it."""
+
+
+class Claimed(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=0):
+    """An owner took the partition over; older epochs' batches behind it are void."""
+
+    epoch: int
+    owner: str
+    """For people: host, process id, version."""
+    at: int
+
+
+class Accepted(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=1):
+    """A command is durable and will run; its workflow's id is this position."""
+
+    type: str
+    """Name of the command class."""
+    codec: str
+    """How `payload` is encoded: ``msgpack``, or the intake's codec, e.g. ``json``."""
+    payload: bytes
+    """The command, exactly as received."""
+    at: int
+    key: str = ""
+    """The command's own key; empty if it has none."""
+    trace: str = ""
+    """W3C ``traceparent`` of the caller; empty if it sent none."""
+
+
+class Outcome(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=2):
+    """A service did, or refused, a step or the undo of one."""
+
+    workflow: int
+    step: str
+    """Name of the step, ``service.operation`` or ``service.operation[key]``."""
+    occurrence: int
+    value: bytes
+    """MessagePack: the returned value, or a `saga.Refusal`."""
+    at: int
+    direction: Direction = Direction.DO
+    status: OutcomeStatus = OutcomeStatus.DONE
+    service: str = ""
+    """Empty where it is the part of `step` before its last dot, which it mostly is."""
+
+
+class Aborting(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=3):
+    """From here on the workflow is undone. No later event changes that."""
+
+    workflow: int
+    reason: str
+    """For people."""
+    at: int
+    refusal: bytes = b""
+    """MessagePack of the `saga.Refusal` that the client gets; empty if an operator
+    cancelled."""
+
+
+class Finished(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=4):
+    """The workflow ended."""
+
+    workflow: int
+    status: EndStatus
+    value: bytes
+    """Completed: MessagePack of the result. Compensated: of the `saga.Refusal`.
+    Cancelled: of the reason, a string."""
+    at: int
+
+
+class Stuck(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=5):
+    """The workflow can't go on by itself."""
+
+    workflow: int
+    reason: str
+    at: int
+
+
+class Resumed(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=6):
+    """A person told a stuck workflow to try again."""
+
+    workflow: int
+    by: str
+    at: int
+
+
+class Cancelled(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=7):
+    """A person told the workflow to stop and undo."""
+
+    workflow: int
+    by: str
+    reason: str
+    at: int
+
+
+class Carried(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=8):
+    """A workflow's state as of this record; replaces all its earlier records."""
+
+    workflow: int
+    at: int
+    accepted: Accepted
+    outcomes: tuple[Outcome, ...] = ()
+    cancelled: Cancelled | None = None
+    aborting: Aborting | None = None
+    stuck: Stuck | None = None
+
+
+WorkflowRecord: TypeAlias = (
+    Outcome | Aborting | Finished | Stuck | Resumed | Cancelled | Carried
+)
+"""Records about one workflow, which they name; `Accepted` names it by its position."""
+
+Record: TypeAlias = Claimed | Accepted | WorkflowRecord
+
+_ENCODER = msgspec.msgpack.Encoder()
+_DECODER: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(Record)
+
+
+def encode_record(record: Record) -> bytes:
+    """Encode *record*, without the length that the batch puts before it."""
+    return _ENCODER.encode(record)
+
+
+def decode_record(data: bytes | memoryview) -> Record:
+    """Decode one record.
+
+    Raises:
+        DecodeError: It is no record of this format. The batch's CRC has been checked
+            before, so either another version wrote it or the writer had a bug.
+    """
+    try:
+        record: Record = _DECODER.decode(data)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise DecodeError(f"not a journal record: {error}") from error
+    return record
