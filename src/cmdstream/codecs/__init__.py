@@ -1,0 +1,1 @@
+"""How commands and results become bytes: one module per format."""

@@ -1,0 +1,335 @@
+"""The JSON codec, byte-compatible with Go's codec-json.
+
+    CodecBytes := tag (size varint)  length (size varint)  JSON[length]
+
+A command or a result is a dataclass, a `msgspec.Struct` or a TypedDict-like class whose
+fields are JSON members under their own names (Go's field names are capitalised unless
+tagged; rename with ``msgspec.field(name=…)`` or a Struct's ``rename``). A Go type that
+is a bare value, such as ``type EchoCmd string``, is a subclass of the scalar here, and
+so is its body::
+
+    class EchoCmd(str): ...  # "hello"
+
+
+    class CalcResult(int): ...  # 5
+
+The scalars are str, int, float and bytes; the builtin itself may be registered, too.
+
+What Go's types become, and what becomes of ours:
+
+    int, int64, time.Duration   int (a duration in nanoseconds; timedelta is refused)
+    uint64                      Annotated[int, msgspec.Meta(ge=0)]
+    float64                     float; an int is accepted, NaN and infinity are refused
+    []byte                      bytes, as standard base64 with padding
+    time.Time                   str, or datetime with the digits after the sixth cut off
+    []T, map[string]T, *T       list, dict, T | None; null reads as empty without None
+
+`go_json` has the rules of reading. Most bodies never get there: see `_JsonBody.decode`.
+"""
+
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeAlias
+
+import msgspec
+from msgspec import inspect
+
+from cmdstream.codec import BODY_SIZE_MAX, Registry
+from cmdstream.codecs import go_json
+from cmdstream.codecs.tagged import Body, TaggedCodec
+from cmdstream.errors import DecodeError, EncodeError, RegistryError
+
+__all__ = ["JsonCodec"]
+
+_SCALARS = (str, int, float, bytes)
+
+Plain: TypeAlias = (
+    "str | float | list[Plain] | tuple[Plain, ...] | dict[str, Plain] | None"
+)
+
+
+class JsonCodec(TaggedCodec):
+    """Commands and results as JSON, numbered by *registry*."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        *,
+        body_size_max: int = BODY_SIZE_MAX,
+        bodies: Mapping[type, Body] | None = None,
+    ) -> None:
+        """Prepare an encoder and a decoder for each registered type.
+
+        Args:
+            registry: The types, in the order of their tags.
+            body_size_max: Bytes of one body, both ways.
+            bodies: How to write and read types that msgspec does not know.
+
+        Raises:
+            RegistryError: A type has no JSON form that Go would read.
+        """
+        given = bodies or {}
+        super().__init__(
+            registry,
+            lambda entry: given.get(entry) or _JsonBody(entry),
+            body_size_max=body_size_max,
+        )
+
+
+class _JsonBody:
+    """One type's bodies."""
+
+    def __init__(self, entry: type) -> None:
+        self._kind = _type_info(entry)
+        kinds = list(_reachable(self._kind))
+        _check(entry, kinds)
+        self._type: type[object] = entry
+        # A bare scalar is decoded as its builtin; msgspec knows no subclasses of them.
+        self._make, plain = _bare(entry)
+        decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(
+            plain, dec_hook=_decode_scalar
+        )
+        self._read: Callable[[bytes], Any] = decoder.decode
+        self._may_differ = _suspicion(kinds)
+        self._has_floats = any(_may_hold(kind, float) for kind in kinds)
+        self._has_numbers = self._has_floats or any(
+            _may_hold(kind, int) for kind in kinds
+        )
+
+    def encode(self, value: object) -> bytes:
+        """See `cmdstream.codecs.tagged.Body.encode`."""
+        try:
+            text = _write(value)
+            if self._has_numbers:
+                text = self._checked_numbers(value, text)
+        except (
+            Exception
+        ) as error:  # whatever a property of the user's class raises, too
+            name = self._type.__qualname__
+            raise EncodeError(f"{name} has no JSON form: {error}") from error
+        # One pass in C finds that there is nothing to escape, which is the usual case;
+        # E2 is the first byte of U+2028 and of some thousand harmless characters.
+        if len(text.translate(None, b"<>&\xe2")) != len(text):
+            return go_json.escape_html(text)
+        return text
+
+    def decode(self, body: bytes) -> object:
+        """See `cmdstream.codecs.tagged.Body.decode`.
+
+        msgspec's own decoder reads most bodies, and what it refuses is tried again by
+        Go's rules. The danger is a body that both accept and understand differently:
+
+        * a key in another case, which msgspec skips as unknown; it would take the
+          field's default, or an earlier key of the exact name, for the value;
+        * an integer beyond int64, which a Python int holds;
+        * nothing else: nulls, missing fields and bad text fail in msgspec, unknown keys
+          and exact duplicates are treated alike.
+
+        `_suspicion` is a search of the raw bytes for anything that could be one of the
+        two. It may raise a false alarm, which costs time; it may not miss one.
+        """
+        try:
+            value = self._make(self._read(body))
+        except Exception:  # noqa: BLE001 -- the rules tell what is wrong
+            return self._decode_by_the_rules(body)
+        if self._may_differ(body):
+            return self._decode_by_the_rules(body)
+        return value
+
+    def _decode_by_the_rules(self, body: bytes) -> object:
+        try:
+            value: object = msgspec.convert(
+                go_json.shape(go_json.parse(body), self._kind),
+                self._type,
+                str_keys=True,
+                dec_hook=_decode_scalar,
+            )
+        # Nesting ends in RecursionError, and the class's own checks raise what they
+        # like; whatever it is, the peer's bytes brought it about.
+        except Exception as error:
+            raise DecodeError(str(error) or repr(error)) from error
+        return value
+
+    def _checked_numbers(self, value: object, text: bytes) -> bytes:
+        """Refuse the numbers that Go cannot read, and spell the floats its way."""
+        # Only a run of 19 digits can exceed int64, and NaN and infinity are written as
+        # null. Both tests are cheap and may raise a false alarm.
+        if _NINETEEN_DIGITS.search(text):
+            go_json.shape(go_json.parse(text), self._kind)
+        if not self._has_floats:
+            return text
+        if b"null" in text:
+            _refuse_not_finite(msgspec.to_builtins(value, enc_hook=_encode_scalar))
+        return go_json.respell_floats(text)
+
+
+_NINETEEN_DIGITS = re.compile(rb"[0-9]{19}")
+
+
+def _type_info(entry: type) -> inspect.Type:
+    try:
+        return inspect.type_info(entry)
+    except Exception as error:
+        raise RegistryError(
+            f"{entry.__qualname__} has no JSON form: {error}"
+        ) from error
+
+
+def _bare(entry: type) -> tuple[Callable[[Any], object], Any]:
+    """Give how to make a value of *entry*, and what msgspec shall decode for it."""
+    info = inspect.type_info(entry)
+    for scalar in _SCALARS:
+        if isinstance(info, inspect.CustomType) and issubclass(entry, scalar):
+            return entry, scalar
+    return _as_is, entry
+
+
+def _as_is(value: object) -> object:
+    return value
+
+
+def _may_hold(kind: inspect.Type, number: type[int | float]) -> bool:
+    match kind:
+        case inspect.AnyType():
+            return True
+        case inspect.IntType():
+            return number is int
+        case inspect.FloatType():
+            return number is float
+        case _ if isinstance(kind, inspect.CustomType):
+            found: type = kind.cls
+            return found is object or issubclass(found, number)
+        case _:
+            return False
+
+
+def _check(entry: type, kinds: list[inspect.Type]) -> None:
+    """Refuse at start-up what would fail, or be misread by Go, at the first command."""
+    for kind in kinds:
+        if isinstance(kind, inspect.TimeDeltaType):
+            raise RegistryError(
+                f"{entry.__qualname__} holds a timedelta, which Go cannot read: "
+                "use an int of nanoseconds"
+            )
+        if isinstance(kind, inspect.CustomType):
+            cls: type = kind.cls
+            if cls is not object and not issubclass(cls, _SCALARS):
+                raise RegistryError(
+                    f"{entry.__qualname__} holds {cls.__qualname__}, "
+                    "which has no JSON form"
+                )
+
+
+_INSIDE = ("key_type", "value_type", "item_type")
+
+
+def _reachable(kind: inspect.Type) -> Iterator[inspect.Type]:
+    """Yield *kind* and every type inside it, once; types may contain themselves."""
+    seen: set[int] = set()
+    waiting: list[Any] = [kind]
+    while waiting:
+        found = waiting.pop()
+        if id(found) in seen:
+            continue
+        seen.add(id(found))
+        yield found
+        inside = (getattr(found, name, None) for name in _INSIDE)
+        waiting.extend(kind for kind in inside if kind is not None)
+        for name in ("types", "item_types"):
+            waiting.extend(getattr(found, name, ()))
+        waiting.extend(field.type for field in getattr(found, "fields", ()))
+
+
+def _suspicion(kinds: list[inspect.Type]) -> Callable[[bytes], object]:
+    """Make the search for what Go would read otherwise; see `_JsonBody.decode`."""
+    names = {
+        field.encode_name for kind in kinds for field in getattr(kind, "fields", ())
+    }
+    has_integers = any(_may_hold(kind, int) for kind in kinds)
+    if not all(name.isascii() and name.isidentifier() for name in names):
+        return _always  # not worth a pattern: such names are rare and the rules correct
+    key = _key_pattern(names).search if names else _never
+    escaped = _ESCAPED_KEY.search if names else _never
+    digits = _NINETEEN_DIGITS.search if has_integers else _never
+
+    def may_differ(body: bytes) -> object:
+        return key(body) or (b"\\" in body and escaped(body)) or digits(body)
+
+    return may_differ
+
+
+# A key may be spelled with escapes. It ends in a quote and a colon, and what precedes
+# it back to its last backslash holds no quote. (A key that ends in an escaped quote is
+# missed; no field's name does.)
+_ESCAPED_KEY = re.compile(rb'\\[^"]*"[ \t\r\n]*:')
+
+# The two characters beyond ASCII that fold to an ASCII letter: Kelvin sign and long s.
+_FOLDS_TO = {"k": "\u212a", "s": "\u017f"}
+
+
+def _key_pattern(names: set[str]) -> re.Pattern[bytes]:
+    """Match a key that folds to one of *names* but is none of them."""
+    exact = "|".join(map(re.escape, sorted(names)))
+    folded = "|".join("".join(map(_any_case, name)) for name in sorted(names))
+    return re.compile(f'"(?!(?:{exact})")(?:{folded})"[ \t\r\n]*:'.encode())
+
+
+def _any_case(character: str) -> str:
+    lower, upper = character.lower(), character.upper()
+    if lower in _FOLDS_TO:
+        return f"(?:{lower}|{upper}|{_FOLDS_TO[lower]})"
+    return f"[{lower}{upper}]" if lower != upper else character
+
+
+def _always(_body: bytes) -> bool:
+    return True
+
+
+def _never(_body: bytes) -> None:
+    return None
+
+
+def _refuse_not_finite(value: Plain) -> None:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{value} is not a JSON number")
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for item in value:
+            _refuse_not_finite(item)
+
+
+def _encode_scalar(value: object) -> object:
+    """Give msgspec the builtin inside a bare scalar, whatever its class overrides."""
+    match value:
+        case str():
+            return str.__str__(value)
+        case int():
+            return int.__int__(value)
+        case float():
+            return float.__float__(value)
+        case bytes():
+            return bytes.__bytes__(value)
+        case _:
+            raise NotImplementedError(f"objects of type {type(value).__qualname__}")
+
+
+def _decode_scalar(cls: type, value: Any) -> object:
+    if cls is object:
+        return value
+    expected: Any = next(scalar for scalar in _SCALARS if issubclass(cls, scalar))
+    return cls(msgspec.convert(value, expected))
+
+
+# Deterministic: dicts are sorted by key, as Go sorts maps. Fields keep their order.
+_ENCODER = msgspec.json.Encoder(order="deterministic", enc_hook=_encode_scalar)
+
+
+def _write(value: object) -> bytes:
+    try:
+        return _ENCODER.encode(value)
+    except TypeError:
+        # A dict whose keys are not strings can only be sorted once they are.
+        plain = msgspec.to_builtins(value, str_keys=True, enc_hook=_encode_scalar)
+        return _ENCODER.encode(plain)

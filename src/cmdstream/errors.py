@@ -1,0 +1,103 @@
+"""What can go wrong on a cmd-stream connection, by what the caller can do about it.
+
+    CmdStreamError
+    |-- ProtocolError                the bytes, or their meaning, break the protocol
+    |   |-- LocalProtocolError       we asked for it: a bug in this program
+    |   |   |-- RegistryError        a type cannot be registered; raised at start-up
+    |   |   `-- EncodeError          a value cannot be sent; nothing of it was written
+    |   `-- RemoteProtocolError      the peer did it: log it and drop the peer
+    |       |-- DecodeError          a frame arrived whole and means nothing to us
+    |       `-- ServerInfoMismatchError  it serves another application; do not retry
+    |-- ConnectionClosedError        the connection is gone; what was sent may have run
+    |   `-- ConnectError      it never came to be; nothing was sent
+    `-- ResultsOverflowError         we read one command's results too slowly
+
+An exception raised by a command is none of these: the protocol has no error result, so
+the server closes the connection and logs the reason, and the client sees a
+`ConnectionClosedError`.
+"""
+
+__all__ = [
+    "CmdStreamError",
+    "ConnectError",
+    "ConnectionClosedError",
+    "DecodeError",
+    "EncodeError",
+    "LocalProtocolError",
+    "ProtocolError",
+    "RegistryError",
+    "RemoteProtocolError",
+    "ResultsOverflowError",
+    "ServerInfoMismatchError",
+]
+
+
+class CmdStreamError(Exception):
+    """Base of every exception this package raises on purpose."""
+
+
+class ProtocolError(CmdStreamError):
+    """The bytes, or what they say, break the wire protocol."""
+
+
+class LocalProtocolError(ProtocolError):
+    """We tried something the protocol forbids: a bug in this program."""
+
+
+class RegistryError(LocalProtocolError):
+    """A type cannot be a command or a result. Raised while the program starts."""
+
+
+class EncodeError(LocalProtocolError):
+    """A value cannot be sent: its type is not registered, or a field has no encoding.
+
+    The connection is untouched: frames are encoded whole before a byte is written.
+    """
+
+
+class RemoteProtocolError(ProtocolError):
+    """The peer sent something the protocol forbids. Close the connection."""
+
+
+class DecodeError(RemoteProtocolError):
+    """A frame arrived, but its tag is unknown or its body does not fit the type."""
+
+
+class ServerInfoMismatchError(RemoteProtocolError):
+    """The server announces another ServerInfo: another application, or schema version.
+
+    Connecting again cannot help, so a reconnecting client has to stop here.
+
+    Attributes:
+        expected: What this client was configured with.
+        received: What the server announced.
+    """
+
+    def __init__(self, expected: bytes, received: bytes) -> None:
+        super().__init__(
+            f"server info mismatch: expected {expected!r}, the server has {received!r}"
+        )
+        self.expected = expected
+        self.received = received
+
+
+class ConnectionClosedError(CmdStreamError):
+    """The connection is gone.
+
+    A command that was under way may have run, or not, or half: the protocol does not
+    tell. Only an idempotent command may be sent again blindly.
+    """
+
+
+class ConnectError(ConnectionClosedError):
+    """The connection could not be made, or the server did not greet in time.
+
+    Nothing was sent, so trying again later is always safe.
+    """
+
+
+class ResultsOverflowError(CmdStreamError):
+    """More results of one command arrived than its reader took in time.
+
+    The command is forgotten; what was queued has been handed out before this is raised.
+    """

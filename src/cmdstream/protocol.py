@@ -1,0 +1,335 @@
+"""Both ends of a cmd-stream connection, without any I/O.
+
+    server                             client
+    ServerInfo := size, bytes   ---->  compares it with its own, answers nothing
+    00                          <----  ping
+    00                          ---->  pong
+    seq, codec bytes            <----  command; seq from 1, counted by the client
+    seq, codec bytes            ---->  result; 0..n of them, with the seq of the command
+
+Bytes that arrived go in through `receive_data`; `next_event` then gives one event per
+call, or None when what is left is not a whole frame. The owner may stop asking at any
+moment, to hold a peer back, and go on later. What is to be sent comes back as bytes, a
+whole frame or nothing: a value that cannot be encoded leaves no trace on the stream.
+
+There is no outer length around a frame. So after any error the place where the next one
+begins is unknown: the connection is dead, and every later call raises the same error.
+
+Kept between calls: the bytes that are not yet a whole frame, never more than were
+received, each copied once (`_Inbox`). Differences from Go, both on purpose: a negative
+seq is refused rather than echoed, and so is an empty ServerInfo.
+"""
+
+from cmdstream.codec import Codec
+from cmdstream.errors import (
+    LocalProtocolError,
+    RemoteProtocolError,
+    ServerInfoMismatchError,
+)
+from cmdstream.messages import (
+    ClientEvent,
+    CommandReceived,
+    PingReceived,
+    PongReceived,
+    ResultReceived,
+    ServerEvent,
+    ServerInfoReceived,
+)
+from cmdstream.wire import Buffer, read_size, write_size
+
+__all__ = [
+    "INFO_SIZE_MAX",
+    "SERVER_INFO_DEFAULT",
+    "ClientConnection",
+    "ServerConnection",
+]
+
+INFO_SIZE_MAX = 1024  # bytes of ServerInfo; what Go's client accepts
+SERVER_INFO_DEFAULT = b"default"
+
+_PING = b"\x00"  # and the pong: seq 0, and nothing behind it
+_PING_RECEIVED = PingReceived()
+_PONG_RECEIVED = PongReceived()
+
+
+class _Inbox:
+    """Received bytes that are not yet consumed, and how far they must reach."""
+
+    def __init__(self) -> None:
+        self.data: Buffer = b""
+        self.offset = 0  # everything before it is consumed
+        self.needed = 1  # bytes from offset on, before another look is worth it
+        self.error: RemoteProtocolError | None = None
+
+    def add(self, data: bytes) -> None:
+        if self.error is not None:
+            raise self.error
+        if self.offset == len(self.data):
+            self.data = data  # the usual case: whole frames, and nothing is copied
+        else:
+            # A bytearray grows in place and forgets its front for free, so a body that
+            # comes in a thousand segments is copied once, not a thousand times.
+            if isinstance(self.data, bytes):
+                self.data = bytearray(self.data[self.offset :])
+            else:
+                del self.data[: self.offset]
+            self.data += data
+        self.offset = 0
+
+    def ready(self) -> bool:
+        """Tell whether another look is worth it; raise what ended the connection."""
+        if self.error is not None:
+            raise self.error
+        return len(self.data) - self.offset >= self.needed
+
+    def consume(self, end: int) -> None:
+        self.offset = end
+        self.needed = 1
+
+    def wait_for(self, end: int) -> None:
+        self.needed = end - self.offset
+
+    def wait_for_more(self) -> None:
+        self.needed = len(self.data) - self.offset + 1
+
+    def fail(self, error: RemoteProtocolError) -> None:
+        self.error = error
+        self.data, self.offset = b"", 0
+
+    def end(self) -> None:
+        if self.error is not None:
+            raise self.error
+        if kept := len(self.data) - self.offset:
+            self.fail(
+                RemoteProtocolError(
+                    f"connection closed inside a frame, after {kept} bytes of it"
+                )
+            )
+            self.end()
+
+
+class ServerConnection:
+    """The server's end of one connection."""
+
+    def __init__(
+        self, codec: Codec, *, server_info: bytes = SERVER_INFO_DEFAULT
+    ) -> None:
+        """Start a connection on which nothing was sent yet.
+
+        Args:
+            codec: Shared by as many connections as you like.
+            server_info: 1 to 1,024 bytes that the client compares with its own. The
+                only compatibility check there is; put your schema's version into it.
+
+        Raises:
+            LocalProtocolError: *server_info* is empty or too long.
+        """
+        _check_server_info(server_info)
+        self._codec = codec
+        self._greeting = write_size(len(server_info)) + server_info
+        self._inbox = _Inbox()
+
+    def greeting(self) -> bytes:
+        """Give what the server has to send before anything else."""
+        return self._greeting
+
+    def receive_data(self, data: bytes) -> None:
+        """Take in what arrived; then ask `next_event`.
+
+        Raises:
+            RemoteProtocolError: What ended the connection earlier.
+        """
+        self._inbox.add(data)
+
+    def next_event(self) -> ServerEvent | None:
+        """Give the next whole frame, or None until more has arrived.
+
+        Raises:
+            RemoteProtocolError: The peer broke the protocol, now or earlier; close the
+                connection. Events given before stay valid.
+        """
+        inbox = self._inbox
+        if not inbox.ready():
+            return None
+        try:
+            return self._read_frame(inbox)
+        except RemoteProtocolError as error:
+            inbox.fail(error)
+            raise
+
+    def receive_eof(self) -> None:
+        """Take in that the peer will send nothing more.
+
+        Raises:
+            RemoteProtocolError: It stopped inside a frame, or see `next_event`.
+        """
+        self._inbox.end()
+
+    def send_result(self, seq: int, result: object) -> bytes:
+        """Encode a result of the command numbered *seq*.
+
+        Raises:
+            EncodeError: *result* cannot be sent; the connection is unharmed.
+        """
+        return write_size(seq) + self._codec.encode_result(result)
+
+    def send_pong(self) -> bytes:
+        """Encode the answer to a ping."""
+        return _PING
+
+    def _read_frame(self, inbox: _Inbox) -> ServerEvent | None:
+        start = inbox.offset
+        if (found := read_size(inbox.data, start)) is None:
+            inbox.wait_for_more()
+            return None
+        seq, position = found
+        if seq == 0:
+            inbox.consume(position)
+            return _PING_RECEIVED
+        decoded = self._codec.decode_command(inbox.data, position)
+        if isinstance(decoded, int):
+            inbox.wait_for(decoded)
+            return None
+        inbox.consume(decoded.end)
+        return CommandReceived(
+            seq, decoded.tag, decoded.value, decoded.body, decoded.end - start
+        )
+
+
+class ClientConnection:
+    """The client's end of one connection.
+
+    Attributes:
+        next_seq: The number of the next command. It continues over reconnects, so that
+            a late result can never be taken for one of a newer command.
+        greeted: True once the server's ServerInfo was seen and is the expected one.
+    """
+
+    def __init__(
+        self,
+        codec: Codec,
+        *,
+        server_info: bytes = SERVER_INFO_DEFAULT,
+        next_seq: int = 1,
+    ) -> None:
+        """Start a connection on which nothing arrived yet.
+
+        Args:
+            codec: Shared by as many connections as you like.
+            server_info: What the server must announce, byte for byte.
+            next_seq: The number of the first command; *next_seq* of the connection
+                before, when this one replaces it.
+
+        Raises:
+            LocalProtocolError: *server_info* is empty or too long.
+        """
+        _check_server_info(server_info)
+        self.next_seq = next_seq
+        self.greeted = False
+        self._codec = codec
+        self._server_info = server_info
+        self._inbox = _Inbox()
+
+    def receive_data(self, data: bytes) -> None:
+        """Take in what arrived; then ask `next_event`.
+
+        Raises:
+            RemoteProtocolError: What ended the connection earlier.
+        """
+        self._inbox.add(data)
+
+    def next_event(self) -> ClientEvent | None:
+        """Give the next whole frame, or None until more has arrived.
+
+        Raises:
+            RemoteProtocolError: The server broke the protocol, now or earlier; close
+                the connection. Events given before stay valid.
+            ServerInfoMismatchError: It is not the server we are looking for.
+        """
+        inbox = self._inbox
+        if not inbox.ready():
+            return None
+        try:
+            return self._read_frame(inbox) if self.greeted else self._read_info(inbox)
+        except RemoteProtocolError as error:
+            inbox.fail(error)
+            raise
+
+    def receive_eof(self) -> None:
+        """Take in that the server will send nothing more.
+
+        Raises:
+            RemoteProtocolError: It stopped inside a frame, or see `next_event`.
+        """
+        self._inbox.end()
+
+    def send_command(self, command: object) -> tuple[int, bytes]:
+        """Encode *command* and number it.
+
+        Returns:
+            Its seq, which its results will carry, and the frame.
+
+        Raises:
+            EncodeError: *command* cannot be sent; no number is used up.
+            LocalProtocolError: The server's ServerInfo is still to come.
+        """
+        if not self.greeted:
+            raise LocalProtocolError("command before the server info has arrived")
+        seq = self.next_seq
+        frame = write_size(seq) + self._codec.encode_command(command)
+        self.next_seq = seq + 1
+        return seq, frame
+
+    def send_ping(self) -> bytes:
+        """Encode a ping; the server answers each with one `PongReceived`.
+
+        Raises:
+            LocalProtocolError: The server's ServerInfo is still to come.
+        """
+        if not self.greeted:
+            raise LocalProtocolError("ping before the server info has arrived")
+        return _PING
+
+    def _read_info(self, inbox: _Inbox) -> ServerInfoReceived | None:
+        if (found := read_size(inbox.data, inbox.offset)) is None:
+            inbox.wait_for_more()
+            return None
+        size, start = found
+        if size > INFO_SIZE_MAX:
+            raise RemoteProtocolError(
+                f"server info of {size} bytes announced, the limit is {INFO_SIZE_MAX}"
+            )
+        end = start + size
+        if end > len(inbox.data):
+            inbox.wait_for(end)
+            return None
+        info = bytes(inbox.data[start:end])
+        if info != self._server_info:
+            raise ServerInfoMismatchError(self._server_info, info)
+        inbox.consume(end)
+        self.greeted = True
+        return ServerInfoReceived(info)
+
+    def _read_frame(self, inbox: _Inbox) -> ResultReceived | PongReceived | None:
+        start = inbox.offset
+        if (found := read_size(inbox.data, start)) is None:
+            inbox.wait_for_more()
+            return None
+        seq, position = found
+        if seq == 0:
+            inbox.consume(position)
+            return _PONG_RECEIVED
+        decoded = self._codec.decode_result(inbox.data, position)
+        if isinstance(decoded, int):
+            inbox.wait_for(decoded)
+            return None
+        inbox.consume(decoded.end)
+        is_last = self._codec.is_last(decoded.value)
+        return ResultReceived(seq, decoded.value, is_last, decoded.end - start)
+
+
+def _check_server_info(server_info: bytes) -> None:
+    if not 1 <= len(server_info) <= INFO_SIZE_MAX:
+        raise LocalProtocolError(
+            f"server info of {len(server_info)} bytes, allowed are 1 to {INFO_SIZE_MAX}"
+        )

@@ -1,0 +1,351 @@
+"""One client as the server sees it: its commands go to the handler, in what measure.
+
+A command is held back, and with it everything the client sends behind it, while
+
+* the client does not read its results (`Link.writable` is false), or
+* it has `in_flight_per_connection_max` commands running, or
+* the server as a whole may not start one: `Admission` says so.
+
+Held back means: one decoded command is kept, the transport is told to read no more, and
+TCP does the rest. Pings in front of a held command are answered, those behind it wait
+with it; so a client that only pings is answered even while the gate is closed.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Protocol
+
+import msgspec
+
+from cmdstream.codec import Codec
+from cmdstream.errors import (
+    CmdStreamError,
+    ConnectionClosedError,
+    LocalProtocolError,
+    RemoteProtocolError,
+)
+from cmdstream.messages import CommandReceived, PingReceived
+from cmdstream.protocol import SERVER_INFO_DEFAULT, ServerConnection
+from cmdstream.transport import Link, LinkOptions
+
+__all__ = ["Admission", "Handler", "Reply", "ServedClient", "ServerOptions"]
+
+logger = logging.getLogger("cmdstream.server")
+
+
+class ServerOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """The bounds of a server. All are on by default but the two that need a choice."""
+
+    server_info: bytes = SERVER_INFO_DEFAULT
+    """What clients compare with their own; put the version of your schema into it."""
+    connections_max: int = 4096
+    """Clients at a time; one more is hung up on at once. Mind the file descriptors."""
+    in_flight_max: int = 16_384
+    """Commands running at a time, in all. At the limit no client is read from."""
+    in_flight_per_connection_max: int = 4096
+    """Commands running at a time for one client, so that it leaves room for others."""
+    first_frame_timeout_s: float | None = None
+    """Seconds in which a new client has to send something whole. Off by default, since
+    a pool of Go clients connects long before it sends."""
+    idle_timeout_s: float | None = None
+    """Seconds without a byte from a client, and without a command running for it, after
+    which it is hung up on. Off by default: a Go client without keepalive is silent
+    between its commands. Where they keep alive, they ping every second."""
+    link: LinkOptions = LinkOptions()
+    """The bounds of writing to one client."""
+
+
+class Admission(Protocol):
+    """What a client's connection asks of its server."""
+
+    def joined(self, client: "ServedClient") -> bool:
+        """Take in a new client; or hang up on it and return False."""
+        ...
+
+    def left(self, client: "ServedClient") -> None:
+        """Take note that the socket of *client* is closed."""
+        ...
+
+    def admit(self, client: "ServedClient") -> bool:
+        """Take a slot for one command; or queue *client* to be woken, and say False."""
+        ...
+
+    def withdraw(self, client: "ServedClient") -> None:
+        """Take *client* out of the queue, if it is there."""
+        ...
+
+    def release(self) -> None:
+        """Give a slot back, and wake a client that waits for one."""
+        ...
+
+    def wake_next(self) -> None:
+        """Wake one more client if there is room.
+
+        A woken client calls this when it has started what it could, or when it turns
+        out to be gone: so one call starts a chain that ends only when the room or the
+        queue does, and a freed slot cannot be lost with the client that it woke.
+        """
+        ...
+
+
+class Reply:
+    """The way back to the client for one command. May be kept and used later.
+
+    The command's in-flight slot is held until the reply is finished: by a last result,
+    by `finish` or by `fail`. That goes for a client that has left, too; results for it
+    are dropped without an error, so that work which must go on can go on.
+
+    Attributes:
+        seq: The client's number for the command.
+        finished: True once nothing more may be sent.
+    """
+
+    __slots__ = ("_client", "finished", "seq")
+
+    def __init__(self, client: "ServedClient", seq: int) -> None:
+        self._client = client
+        self.seq = seq
+        self.finished = False
+
+    def __repr__(self) -> str:
+        state = "finished" if self.finished else "closed" if self.closed else "open"
+        return f"<Reply {state} seq={self.seq} peer={self.peer}>"
+
+    @property
+    def closed(self) -> bool:
+        """True once the client is gone and results are dropped."""
+        return self._client.reason is not None
+
+    @property
+    def peer(self) -> str:
+        """Who asked, for logs."""
+        return self._client.peer
+
+    def send_nowait(self, result: object) -> None:
+        """Send *result*; the reply is finished if it is the last by its type's rule.
+
+        What the client does not read in time is buffered; beyond the limit of
+        `LinkOptions.unsent_size_max` the client is dropped. `send` waits instead.
+
+        Raises:
+            EncodeError: *result* cannot be sent. Nothing was, and the reply is as open
+                as before: another result may be sent, or `fail` called.
+            LocalProtocolError: The reply is finished.
+        """
+        if self.finished:
+            raise LocalProtocolError(
+                f"a result after the last one: seq {self.seq}, {self.peer}"
+            )
+        if self._client.send_result(self.seq, result):
+            self.finish()
+
+    async def send(self, result: object) -> None:
+        """Send *result*, and wait while the client has too much unread.
+
+        Cancellation: *result* is sent all the same; only the waiting ends.
+
+        Raises:
+            EncodeError: As `send_nowait`.
+            LocalProtocolError: As `send_nowait`.
+        """
+        self.send_nowait(result)
+        if not self._client.writable:
+            await self._client.drained()
+
+    def finish(self) -> None:
+        """Free the slot without sending anything more. Does nothing the second time.
+
+        If no last result was sent, the client waits on: only for a client that is known
+        not to, because it has asked again, or has left.
+        """
+        if not self.finished:
+            self.finished = True
+            self._client.command_finished()
+
+    def fail(self, reason: str, error: BaseException | None = None) -> None:
+        """Give up on the command: log *reason* and hang up on the client.
+
+        The protocol has no error result, so this is all a client can be told. Its other
+        commands run on, and what they send is dropped.
+
+        Args:
+            reason: What happened, for the log.
+            error: Its traceback is logged.
+        """
+        self.finish()
+        self._client.hang_up(f"seq {self.seq}: {reason}", error)
+
+
+Handler = Callable[[CommandReceived, Reply], None]
+"""Called for each command as it arrives, on the loop; must not block. An exception
+hangs up on the client."""
+
+
+class ServedClient(Link):
+    """The connection of one client."""
+
+    def __init__(
+        self,
+        codec: Codec,
+        handler: Handler,
+        admission: Admission,
+        options: ServerOptions,
+    ) -> None:
+        super().__init__(options.link)
+        self.in_flight = 0
+        self._codec = codec
+        self._handler = handler
+        self._admission = admission
+        self._options = options
+        self._core = ServerConnection(codec, server_info=options.server_info)
+        self._held: CommandReceived | None = None
+        self._waits_for_own_slot = False
+        self._has_spoken = False
+        self._active_at = 0.0  # loop time of the last sign of life
+        self._watch: asyncio.TimerHandle | None = None
+
+    def send_result(self, seq: int, result: object) -> bool:
+        """Send *result*, if the client is there; tell whether it is the last."""
+        is_last = self._codec.is_last(result)
+        if self.reason is None:
+            self.write(self._core.send_result(seq, result))
+        return is_last
+
+    def command_finished(self) -> None:
+        """Free a slot, and go on with what was held back for want of one."""
+        self.in_flight -= 1
+        self._active_at = self._loop.time()
+        if self._waits_for_own_slot:
+            self._waits_for_own_slot = False
+            self._loop.call_soon(self._dispatch_held)
+        self._admission.release()
+
+    def wake(self) -> None:
+        """Try the held command again, in the next turn."""
+        self._loop.call_soon(self._dispatch_woken)
+
+    def hang_up(self, reason: str, error: BaseException | None = None) -> None:
+        """Close this connection for *reason*, which is logged, with *error*."""
+        cause = ConnectionClosedError(reason)
+        cause.__cause__ = error
+        self.close(cause, notable=True)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Greet the client, or refuse it."""
+        super().connection_made(transport)
+        if not self._admission.joined(self):
+            return
+        self.write(self._core.greeting())
+        self._active_at = self._loop.time()
+        self._watch_over()
+
+    def data_received(self, data: bytes) -> None:
+        """Take in what arrived and start what may be started."""
+        if self.reason is not None:
+            return
+        self._active_at = self._loop.time()
+        self._core.receive_data(data)
+        self._dispatch()
+
+    def eof_received(self) -> None:
+        """Note a client that stops in the middle; asyncio then closes the socket."""
+        if self.reason is None and self._held is None:
+            try:
+                self._core.receive_eof()
+            except RemoteProtocolError as error:
+                self.hang_up(str(error))
+
+    def writable_again(self) -> None:
+        """Go on with the commands of a client that reads its results again."""
+        self._dispatch()
+
+    def ended(self, reason: CmdStreamError, *, notable: bool) -> None:
+        """Forget what was held back, and log why."""
+        self._held = None
+        self._waits_for_own_slot = False
+        self._admission.withdraw(self)
+        if self._watch is not None:
+            self._watch.cancel()
+        if notable:
+            logger.warning(
+                "hung up on %s: %s", self.peer, reason, exc_info=reason.__cause__
+            )
+        else:
+            logger.debug("%s is gone: %s", self.peer, reason)
+
+    def gone(self) -> None:
+        """Tell the server that the socket is closed."""
+        self._admission.left(self)
+
+    def _dispatch_woken(self) -> None:
+        self._dispatch_held()
+        self._admission.wake_next()
+
+    def _dispatch_held(self) -> None:
+        if self._held is not None:
+            self._dispatch()
+
+    def _dispatch(self) -> None:
+        """Start commands until there is none, or none may be started."""
+        assert self._transport is not None
+        try:
+            drained = self._start_all()
+        except RemoteProtocolError as error:
+            self.hang_up(str(error))
+        except Exception as error:  # noqa: BLE001 -- a codec's bug ends one connection
+            self.hang_up(f"{type(error).__name__} while decoding", error)
+        else:
+            if self.reason is not None:
+                return
+            if drained:
+                self._transport.resume_reading()
+            else:
+                self._transport.pause_reading()
+
+    def _start_all(self) -> bool:
+        """Start what may be started; True if all that has arrived was dealt with."""
+        while self.reason is None and self.writable:
+            event = self._held or self._core.next_event()
+            if event is None:
+                return True
+            self._has_spoken = True
+            if isinstance(event, PingReceived):
+                self.write(self._core.send_pong())
+            elif self._may_start():
+                self._held = None
+                self._start(event)
+            else:
+                self._held = event
+                return False
+        return False
+
+    def _may_start(self) -> bool:
+        if self.in_flight >= self._options.in_flight_per_connection_max:
+            self._waits_for_own_slot = True
+            return False
+        return self._admission.admit(self)
+
+    def _start(self, received: CommandReceived) -> None:
+        self.in_flight += 1
+        reply = Reply(self, received.seq)
+        try:
+            self._handler(received, reply)
+        except Exception as error:  # noqa: BLE001 -- whatever the user's code raises
+            reply.fail(f"{type(error).__name__} in the handler: {error}", error)
+
+    def _watch_over(self) -> None:
+        """Hang up on a client that has been silent too long; else look again later."""
+        options = self._options
+        timeout_s, complaint = options.idle_timeout_s, "no sign of life"
+        if not self._has_spoken and options.first_frame_timeout_s is not None:
+            timeout_s, complaint = options.first_frame_timeout_s, "no whole frame"
+        if timeout_s is None:
+            return
+        # A held command is not silence: it is we who do not read.
+        busy = self.in_flight > 0 or self._held is not None
+        left_s = timeout_s - (0 if busy else self._loop.time() - self._active_at)
+        if left_s <= 0:
+            self.hang_up(f"{complaint} for {timeout_s} s")
+        else:
+            self._watch = self._loop.call_later(left_s, self._watch_over)

@@ -1,0 +1,226 @@
+"""The half of an asyncio connection that servers and clients share: writing and ending.
+
+Writing. Frames are collected and handed to the transport once per turn of the loop, so
+a hundred results that become ready together cost one system call. While the peer reads
+too slowly the transport says so, `Link.writable` is false, and `Link.drained` waits;
+nobody is forced to wait, so there is also a hard limit, and a time limit, after which
+the peer is dropped: memory must not depend on a peer's goodwill.
+
+Ending. There is one way down, `Link._end`, which notes the first reason and no later
+one:
+
+    open ── close(reason) ──► closing: flushes, reads nothing ── flushed ──► closed
+      │                           └── close_timeout_s passes ── abort ──────► closed
+      ├── abort(reason) ────────────────────────────────────────────────────► closed
+      └── the peer closes, or the network fails ────────────────────────────► closed
+"""
+
+import asyncio
+from collections.abc import Callable
+
+import msgspec
+
+from cmdstream.errors import CmdStreamError, ConnectionClosedError
+
+__all__ = ["Link", "LinkOptions"]
+
+_FLUSH_SIZE = 64 * 1024  # bytes; more than this is written at once, within the turn
+
+
+class LinkOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """The bounds of one connection's writing and ending."""
+
+    unsent_high_size: int = 256 * 1024
+    """Bytes that wait to be sent, above which senders wait and reading stops."""
+    unsent_size_max: int = 64 * 1024 * 1024
+    """Bytes that wait to be sent, above which the peer is dropped. Reached only by
+    senders that do not wait; must leave room for some of the largest frames."""
+    write_stall_timeout_s: float | None = 60.0
+    """Seconds a peer may leave the bytes above `unsent_high_size`; None: for ever."""
+    close_timeout_s: float = 5.0
+    """Seconds that a closing connection may take to flush before it is cut."""
+
+
+class Link(asyncio.Protocol):
+    """One connection. Subclasses add what is done with the bytes that arrive."""
+
+    def __init__(self, options: LinkOptions) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._link_options = options
+        self._transport: asyncio.Transport | None = None
+        self._unsent: list[bytes] = []
+        self._unsent_size = 0
+        self._flush_is_due = False
+        self._waiters: list[asyncio.Future[None]] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._reason: CmdStreamError | None = None
+        self._closed: asyncio.Future[None] = self._loop.create_future()
+        self.writable = True
+        self.peer = "?"
+        """Who is at the other end, for logs."""
+
+    @property
+    def reason(self) -> CmdStreamError | None:
+        """Why the connection is closing or closed; None while it is open."""
+        return self._reason
+
+    def write(self, data: bytes) -> None:
+        """Send *data* with what else is sent in this turn; dropped once closing."""
+        if self._reason is not None:
+            return
+        self._unsent.append(data)
+        self._unsent_size += len(data)
+        if self._unsent_size >= _FLUSH_SIZE:
+            # A burst: let the transport see it now, so that it can say "too much".
+            self._flush()
+        elif not self._flush_is_due:
+            self._flush_is_due = True
+            self._loop.call_soon(self._flush_once)
+
+    async def drained(self) -> None:
+        """Wait until the peer has taken enough, or the connection is closing.
+
+        Cancellation: safe; nothing was promised.
+        """
+        while not self.writable and self._reason is None:
+            waiter = self._loop.create_future()
+            self._waiters.append(waiter)
+            await waiter
+
+    def close(self, reason: CmdStreamError, *, notable: bool = False) -> None:
+        """Send what is written so far and hang up. Does nothing the second time.
+
+        Args:
+            reason: The first one is kept; see `reason`.
+            notable: Somebody should read about it in the log.
+        """
+        if self._reason is not None:
+            return
+        self._flush()
+        self._end(reason, notable=notable)
+        if self._transport is not None:
+            self._transport.close()
+            self._restart_timer(self._link_options.close_timeout_s, self._cut)
+
+    def abort(self, reason: CmdStreamError, *, notable: bool = False) -> None:
+        """Hang up at once; what is not sent is lost. Also ends a slow `close`."""
+        self._end(reason, notable=notable)
+        self._cut()
+
+    def ended(self, reason: CmdStreamError, *, notable: bool) -> None:
+        """Take note that nothing more is read or written. For subclasses; once."""
+
+    def gone(self) -> None:
+        """Take note that the socket is closed. For subclasses; called once, last."""
+
+    def writable_again(self) -> None:
+        """Take note that the peer reads again. For subclasses."""
+
+    async def wait_closed(self) -> None:
+        """Wait until the connection is gone and its socket closed.
+
+        Cancellation: safe.
+        """
+        await asyncio.shield(self._closed)
+
+    # asyncio calls the rest.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self.peer = _describe(transport)
+        transport.set_write_buffer_limits(high=self._link_options.unsent_high_size)
+
+    def pause_writing(self) -> None:
+        """Hold the senders: too much is unsent."""
+        self.writable = False
+        if (
+            self._reason is None
+            and self._link_options.write_stall_timeout_s is not None
+        ):
+            self._restart_timer(
+                self._link_options.write_stall_timeout_s, self._drop_stalled
+            )
+
+    def resume_writing(self) -> None:
+        """Release the senders."""
+        self.writable = True
+        if self._reason is None:
+            self._stop_timer()
+            self._wake_waiters()
+            self.writable_again()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End: the socket is closed, by whichever side."""
+        self._stop_timer()
+        if exc is None:
+            self._end(ConnectionClosedError("the peer closed the connection"))
+        else:
+            error = ConnectionClosedError(f"connection lost: {exc}")
+            error.__cause__ = exc
+            self._end(error)
+        self._transport = None
+        self._closed.set_result(None)
+        self.gone()
+
+    def _end(self, reason: CmdStreamError, *, notable: bool = False) -> None:
+        if self._reason is None:
+            self._reason = reason
+            self._unsent.clear()
+            self._wake_waiters()
+            self.ended(reason, notable=notable)
+
+    def _flush_once(self) -> None:
+        self._flush_is_due = False
+        self._flush()
+
+    def _flush(self) -> None:
+        if not self._unsent or self._transport is None:
+            return
+        unsent, self._unsent, self._unsent_size = self._unsent, [], 0
+        self._transport.write(unsent[0] if len(unsent) == 1 else b"".join(unsent))
+        waiting = self._transport.get_write_buffer_size()
+        if waiting > self._link_options.unsent_size_max:
+            self.abort(
+                ConnectionClosedError(
+                    f"the peer reads too slowly: {waiting} bytes wait to be sent, "
+                    f"the limit is {self._link_options.unsent_size_max}"
+                ),
+                notable=True,
+            )
+
+    def _drop_stalled(self) -> None:
+        self.abort(
+            ConnectionClosedError(
+                "the peer reads too slowly: its buffer was full for "
+                f"{self._link_options.write_stall_timeout_s} s"
+            ),
+            notable=True,
+        )
+
+    def _cut(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _wake_waiters(self) -> None:
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def _restart_timer(self, delay_s: float, callback: Callable[[], None]) -> None:
+        self._stop_timer()
+        self._timer = self._loop.call_later(delay_s, callback)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+def _describe(transport: asyncio.Transport) -> str:
+    name = transport.get_extra_info("peername")
+    if isinstance(name, tuple):
+        return f"{name[0]}:{name[1]}"
+    return str(name) if name else "unix socket"

@@ -1,0 +1,217 @@
+"""The types of the recorded exchanges, and what the tests of both ends share."""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import msgspec
+
+from cmdstream import (
+    Client,
+    ClientOptions,
+    CommandReceived,
+    Gate,
+    Handler,
+    JsonCodec,
+    Registry,
+    Reply,
+    ResultType,
+    Server,
+    ServerOptions,
+    TaskHandler,
+)
+
+T = TypeVar("T")
+
+TIMEOUT_S = 30.0  # generous: only a hang gets here, and the machine may be busy
+
+VECTORS: dict[str, Any] = json.loads(
+    (Path(__file__).parent / "vectors.json").read_text()
+)
+
+
+class AddCmd(msgspec.Struct, frozen=True):
+    """Fields without a tag keep Go's capitals."""
+
+    A: int
+    B: int
+
+
+class EchoCmd(str):
+    """``type EchoCmd string``."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True)
+class StreamCmd:
+    """A dataclass cannot rename a field; Go's `from` is a keyword here."""
+
+    count: int
+
+
+class RangeCmd(msgspec.Struct, frozen=True):
+    """StreamCmd{from, count} of the recordings."""
+
+    start: int = msgspec.field(name="from")
+    count: int
+
+
+class FailCmd(msgspec.Struct, frozen=True):
+    """A command without fields, whose execution fails."""
+
+
+class SleepCmd(msgspec.Struct, frozen=True):
+    """A command that is answered when the test says so."""
+
+    ms: int
+    tag: str
+
+
+class CalcResult(int):
+    """``type CalcResult int``."""
+
+
+class EchoResult(str):
+    """``type EchoResult string``."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True)
+class StreamResult:
+    """The field `last` decides which is the last."""
+
+    value: int
+    last: bool
+
+
+COMMANDS = (AddCmd, EchoCmd, RangeCmd, FailCmd, SleepCmd)
+RESULTS = (CalcResult, EchoResult, ResultType(StreamResult, "last"))
+REGISTRY = Registry(COMMANDS, RESULTS)
+CODEC = JsonCodec(REGISTRY)
+
+GREETING = b"\x07default"
+
+
+def results_of(command: object) -> list[object]:
+    """What the recorded Go server answers."""
+    match command:
+        case AddCmd(A=a, B=b):
+            return [CalcResult(a + b)]
+        case EchoCmd():
+            return [EchoResult(command)]
+        case RangeCmd(start=start, count=count):
+            return [StreamResult(start + i, i == count - 1) for i in range(count)]
+        case SleepCmd(tag=tag):
+            return [EchoResult(tag)]
+        case _:
+            return []
+
+
+def answer(received: CommandReceived, reply: Reply) -> None:
+    """A handler that answers within the call."""
+    for result in results_of(received.command):
+        reply.send_nowait(result)
+
+
+async def answer_later(command: object, reply: Reply) -> None:
+    """A handler that is a coroutine."""
+    for result in results_of(command):
+        await reply.send(result)
+
+
+def run(main: Coroutine[Any, Any, T]) -> T:
+    """Run *main* in a loop of its own, in which nothing may be left to complain."""
+
+    async def limited() -> T:
+        problems: list[dict[str, Any]] = []
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _loop, context: problems.append(context))
+        async with asyncio.timeout(TIMEOUT_S):
+            value = await main
+        assert not problems, problems
+        return value
+
+    return asyncio.run(limited())
+
+
+@asynccontextmanager
+async def serving(
+    handler: Handler | TaskHandler = answer,
+    *,
+    options: ServerOptions | None = None,
+    gate: Gate | None = None,
+) -> AsyncGenerator[tuple[Server, int]]:
+    """A server on a free port of 127.0.0.1."""
+    async with Server(CODEC, handler, options=options, gate=gate) as server:
+        _, port = await server.listen("127.0.0.1", 0)
+        yield server, port
+
+
+async def connect(port: int, options: ClientOptions | None = None) -> Client:
+    """A client of `serving`."""
+    return await Client.connect("127.0.0.1", port, CODEC, options=options)
+
+
+class RawPeer:
+    """A peer that sends any bytes, whole or not."""
+
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    @classmethod
+    async def connect(cls, port: int) -> Self:
+        return cls(*await asyncio.open_connection("127.0.0.1", port))
+
+    async def send(self, data: bytes) -> None:
+        self.writer.write(data)
+        await self.writer.drain()
+
+    async def receive(self, size: int) -> bytes:
+        return await self.reader.readexactly(size)
+
+    async def rest(self) -> bytes:
+        """All that comes before the other side hangs up, rudely or not."""
+        try:
+            return await self.reader.read(-1)
+        except ConnectionResetError:
+            return b""
+
+    async def aclose(self) -> None:
+        self.writer.close()
+        with suppress(ConnectionError):
+            await self.writer.wait_closed()
+
+
+class RawServer:
+    """A server that sends any bytes, one connection at a time."""
+
+    def __init__(self, talk: Callable[[RawPeer], Awaitable[None]]) -> None:
+        self._talk = talk
+        self.port = 0
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        await self._server.wait_closed()
+
+    async def _serve(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        peer = RawPeer(reader, writer)
+        try:
+            await self._talk(peer)
+        finally:
+            await peer.aclose()
