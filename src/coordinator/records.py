@@ -47,7 +47,17 @@ RECORD_SIZE_MAX = 20 * 1024 * 1024
 """Bytes of one encoded record: a 16 MiB body and room for what stands around it."""
 
 
-class Claimed(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=0):
+class _Numbered(
+    msgspec.Struct, frozen=True, array_like=True, gc=False, tag_field="number"
+):
+    """What all records have in common.
+
+    In an array the number has no field name, but msgspec checks that the one it would
+    have is free; its default, ``type``, is a field of `Accepted`.
+    """
+
+
+class Claimed(_Numbered, frozen=True, tag=0):
     """An owner took the partition over; older epochs' batches behind it are void."""
 
     epoch: int
@@ -56,7 +66,7 @@ class Claimed(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=0):
     at: int
 
 
-class Accepted(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=1):
+class Accepted(_Numbered, frozen=True, tag=1):
     """A command is durable and will run; its workflow's id is this position."""
 
     type: str
@@ -72,7 +82,7 @@ class Accepted(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=1):
     """W3C ``traceparent`` of the caller; empty if it sent none."""
 
 
-class Outcome(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=2):
+class Outcome(_Numbered, frozen=True, tag=2):
     """A service did, or refused, a step or the undo of one."""
 
     workflow: int
@@ -88,7 +98,7 @@ class Outcome(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=2):
     """Empty where it is the part of `step` before its last dot, which it mostly is."""
 
 
-class Aborting(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=3):
+class Aborting(_Numbered, frozen=True, tag=3):
     """From here on the workflow is undone. No later event changes that."""
 
     workflow: int
@@ -100,7 +110,7 @@ class Aborting(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=3):
     cancelled."""
 
 
-class Finished(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=4):
+class Finished(_Numbered, frozen=True, tag=4):
     """The workflow ended."""
 
     workflow: int
@@ -111,7 +121,7 @@ class Finished(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=4):
     at: int
 
 
-class Stuck(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=5):
+class Stuck(_Numbered, frozen=True, tag=5):
     """The workflow can't go on by itself."""
 
     workflow: int
@@ -119,7 +129,7 @@ class Stuck(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=5):
     at: int
 
 
-class Resumed(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=6):
+class Resumed(_Numbered, frozen=True, tag=6):
     """A person told a stuck workflow to try again."""
 
     workflow: int
@@ -127,7 +137,7 @@ class Resumed(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=6):
     at: int
 
 
-class Cancelled(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=7):
+class Cancelled(_Numbered, frozen=True, tag=7):
     """A person told the workflow to stop and undo."""
 
     workflow: int
@@ -136,7 +146,7 @@ class Cancelled(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=7):
     at: int
 
 
-class Carried(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=8):
+class Carried(_Numbered, frozen=True, tag=8):
     """A workflow's state as of this record; replaces all its earlier records."""
 
     workflow: int
