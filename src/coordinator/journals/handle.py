@@ -45,6 +45,11 @@ class Handle:
         self._writing = False
         self._death: tuple[type[JournalError], str] | None = None
 
+    @property
+    def alive(self) -> bool:
+        """Whether it is neither dead nor closed."""
+        return self._death is None
+
     def check(self) -> None:
         """Pass if the handle is alive.
 

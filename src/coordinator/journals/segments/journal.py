@@ -1,0 +1,251 @@
+"""The ``file:`` journal: a folder, and in it a folder per partition.
+
+orders/journal.json                 format, id, number of partitions; never changes
+orders/LOCK                         held while that file is made
+orders/p0/LOCK                      held by the owner of partition 0, with its name
+orders/p0/00000000000000000000.seg  a segment; its name is its base position
+orders/p0/next.tmp                  the next one, allocated ahead
+orders/p0/checkpoint
+orders/archive/p0/                  where segments go if an archive is asked for
+"""
+
+import asyncio
+import os
+import socket
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+
+import msgspec
+
+from coordinator.errors import (
+    JournalBrokenError,
+    JournalDamagedError,
+    JournalFormatError,
+)
+from coordinator.journals.segments.files import Folder
+from coordinator.journals.segments.format import JOURNAL_ID_SIZE
+from coordinator.journals.segments.partition import SegmentPartition
+from coordinator.journals.segments.reading import Identity, path_in
+from coordinator.journals.segments.store import Store, StoreOptions
+
+__all__ = ["SegmentJournal", "read_journal_file"]
+
+_JOURNAL_FILE = "journal.json"
+_JOURNAL_COPY = "journal.json.tmp"
+_LOCK = "LOCK"
+_ARCHIVE = "archive"
+_FORMAT = 1
+_DEFAULT = StoreOptions()
+
+
+class _JournalFile(msgspec.Struct, frozen=True):
+    """What ``journal.json`` holds."""
+
+    format: int
+    id: str
+    partitions: int
+
+
+def _process() -> str:
+    return f"pid {os.getpid()} on {socket.gethostname()}"
+
+
+def _now() -> int:
+    return time.time_ns() // 1000
+
+
+def _new_id() -> bytes:
+    return os.urandom(JOURNAL_ID_SIZE)
+
+
+class SegmentJournal:
+    """A journal in a folder; see `coordinator.ports.Journal`.
+
+    Make one with `open_folder`.
+    """
+
+    def __init__(
+        self,
+        folder: Folder,
+        identity: Identity,
+        options: StoreOptions,
+        *,
+        archive: Folder | None,
+        clock: Callable[[], int],
+        process: str,
+    ) -> None:
+        self._folder = folder
+        self._identity = identity
+        self._options = options
+        self._archive = archive
+        self._clock = clock
+        self._process = process
+        self._opened: list[SegmentPartition] = []
+
+    @classmethod
+    async def open_folder(
+        cls,
+        folder: Folder,
+        *,
+        partitions: int | None = None,
+        options: StoreOptions = _DEFAULT,
+        archive: Folder | None = None,
+        clock: Callable[[], int] = _now,
+        new_id: Callable[[], bytes] = _new_id,
+        process: str = "",
+    ) -> "SegmentJournal":
+        """Open the journal in *folder*, which is made into one if it is empty.
+
+        Args:
+            folder: Where it is.
+            partitions: How many it has, if that is to be checked; 1 if it is new.
+            options: How partitions are kept.
+            archive: Where trimmed segments go; on the same file system.
+            clock: Returns microseconds since 1970.
+            new_id: Returns 16 bytes that no other journal has.
+            process: What lock files say of us; process id and host, if empty.
+
+        Raises:
+            JournalFormatError: The folder is something else, or has another number of
+                partitions.
+            JournalDamagedError: Its description can't be read.
+            JournalLockedError: Another process is making the journal right now.
+            JournalBrokenError: The file system failed.
+        """
+        loop = asyncio.get_running_loop()
+        executor = ThreadPoolExecutor(1, thread_name_prefix="journal")
+        process = process or _process()
+        try:
+            identity = await loop.run_in_executor(
+                executor, _read_or_create, folder, partitions, new_id, process
+            )
+        finally:
+            executor.shutdown(wait=False)
+        return cls(
+            folder, identity, options, archive=archive, clock=clock, process=process
+        )
+
+    @property
+    def id(self) -> str:
+        """See the port."""
+        return self._identity.journal_id.hex()
+
+    @property
+    def partitions(self) -> int:
+        """See the port."""
+        return self._identity.partitions
+
+    async def open(self, partition: int, *, owner: str, at: int) -> SegmentPartition:
+        """See the port."""
+        assert 0 <= partition < self.partitions, partition
+        name = f"p{partition}"
+        try:
+            folder = self._folder.folder(name)
+            archive = self._archive and self._archive.folder(name)
+        except OSError as error:
+            raise JournalBrokenError(f"{self._folder.path}: {error}") from error
+        store = Store(
+            folder,
+            msgspec.structs.replace(self._identity, partition=partition),
+            self._options,
+            clock=self._clock,
+            archive=archive,
+        )
+        since = datetime.fromtimestamp(at / 1e6, UTC).isoformat(timespec="seconds")
+        holder = f"{self._process} ({owner}) since {since}"
+        opened = await SegmentPartition.open(store, holder=holder, owner=owner, at=at)
+        self._opened.append(opened)
+        return opened
+
+    async def aclose(self) -> None:
+        """See the port."""
+        while self._opened:
+            await self._opened.pop().aclose()
+
+
+def read_journal_file(folder: Folder) -> Identity | None:
+    """Read which journal is in *folder*; None if it holds nothing of one.
+
+    Returns:
+        The identity of its partition 0.
+
+    Raises:
+        JournalDamagedError: The file is not what was written.
+        JournalFormatError: It is of a newer format.
+    """
+    try:
+        file = folder.open(_JOURNAL_FILE)
+    except FileNotFoundError:
+        return None
+    path = path_in(folder, _JOURNAL_FILE)
+    try:
+        described = msgspec.json.decode(file.read(0, file.size()), type=_JournalFile)
+        journal_id = bytes.fromhex(described.id)
+    except (msgspec.DecodeError, ValueError) as error:
+        raise JournalDamagedError(path, 0, str(error)) from error
+    finally:
+        file.close()
+    if described.format != _FORMAT:
+        raise JournalFormatError(
+            f"{path}: format {described.format}; this version reads format {_FORMAT}"
+        )
+    if len(journal_id) != JOURNAL_ID_SIZE or described.partitions < 1:
+        raise JournalDamagedError(path, 0, f"it says {described}")
+    return Identity(journal_id, 0, described.partitions)
+
+
+def _read_or_create(
+    folder: Folder,
+    partitions: int | None,
+    new_id: Callable[[], bytes],
+    process: str,
+) -> Identity:
+    try:
+        identity = read_journal_file(folder)
+        if identity is None:
+            identity = _create(folder, partitions or 1, new_id, process)
+    except OSError as error:
+        raise JournalBrokenError(f"{folder.path}: {error}") from error
+    if partitions is not None and partitions != identity.partitions:
+        raise JournalFormatError(
+            f"{folder.path} has {identity.partitions} partitions, not {partitions}; "
+            f"their number is fixed when a journal is made"
+        )
+    return identity
+
+
+def _create(
+    folder: Folder, partitions: int, new_id: Callable[[], bytes], process: str
+) -> Identity:
+    """Describe a new journal in *folder*, once and for ever.
+
+    The file appears whole or not at all, and under the lock: of two processes that
+    start at once, one makes it and the other one must not put its own id in its place.
+    """
+    ours = {_LOCK, _JOURNAL_COPY, _JOURNAL_FILE, _ARCHIVE}
+    strangers = set(folder.names()) - ours
+    if strangers:
+        raise JournalFormatError(
+            f"{folder.path} is not a journal: it has no {_JOURNAL_FILE}, but "
+            f"{min(strangers)}; use an empty folder"
+        )
+    lock = folder.lock(_LOCK, process)
+    try:
+        identity = read_journal_file(folder)
+        if identity is not None:
+            return identity
+        identity = Identity(new_id(), 0, partitions)
+        described = _JournalFile(_FORMAT, identity.journal_id.hex(), partitions)
+        file = folder.create(_JOURNAL_COPY)
+        try:
+            file.write(0, msgspec.json.encode(described) + b"\n")
+            file.sync()
+        finally:
+            file.close()
+        folder.rename(_JOURNAL_COPY, _JOURNAL_FILE)
+        folder.sync()
+    finally:
+        lock.release()
+    return identity

@@ -1,0 +1,218 @@
+"""The asyncio shell of a `Store`: one thread per partition, one hop per call.
+
+The store does the work and the deciding; here is only what the loop must see. All
+blocking calls of a partition go through one executor of one thread, in order, so the
+store needs no locks. They are made by `loop.run_in_executor` and nothing else, which a
+simulated loop replaces.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from itertools import islice
+from typing import TypeVar
+
+from coordinator.batch import Batch
+from coordinator.errors import JournalBrokenError
+from coordinator.journals.handle import Handle, encode_claim
+from coordinator.journals.segments.scan import scan
+from coordinator.journals.segments.store import Store
+from coordinator.model import Position
+
+__all__ = ["SegmentPartition"]
+
+T = TypeVar("T")
+
+_SPACE_INTERVAL_S = 1.0
+"""How often a full disk is asked again: soon enough for people, nothing for a CPU."""
+_READ_BATCHES = 256
+"""Batches read per hop, at most; bounds what a reader holds if they are small."""
+_READ_SIZE = 4 * 1024 * 1024
+"""Bytes after which a hop ends; bounds it if they are large."""
+
+
+class SegmentPartition:
+    """One opened partition; see `coordinator.ports.Partition`."""
+
+    def __init__(self, store: Store, executor: Executor, claim: Batch) -> None:
+        self._store = store
+        self._executor = executor
+        self._claim = claim
+        self._handle = Handle(claim)
+        self._preparing: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._closing: asyncio.Future[None] | None = None
+        self._loop = asyncio.get_running_loop()
+        self._prepare_if_due()
+
+    @classmethod
+    async def open(
+        cls, store: Store, *, holder: str, owner: str, at: int
+    ) -> "SegmentPartition":
+        """Open *store*, claim it and return it.
+
+        Args:
+            store: Not opened yet; ours from here on.
+            holder: What its lock says of us.
+            owner: What the claim says of us.
+            at: Now, in microseconds since 1970.
+
+        Cancellation: the store is closed again, once the thread is done with it.
+
+        Raises:
+            JournalError: As `Store.open` and `Store.append`.
+        """
+        loop = asyncio.get_running_loop()
+        executor = ThreadPoolExecutor(1, thread_name_prefix="journal")
+        try:
+            claim = await loop.run_in_executor(
+                executor, _open, store, holder, owner, at
+            )
+            return cls(store, executor, claim)
+        except BaseException:
+            # In its turn, so behind the hop above if that is still under way.
+            await _close(loop, executor, store)
+            raise
+
+    @property
+    def number(self) -> int:
+        """See the port."""
+        return self._store.identity.partition
+
+    @property
+    def epoch(self) -> int:
+        """See the port."""
+        return self._handle.epoch
+
+    @property
+    def end(self) -> Position:
+        """See the port."""
+        return self._handle.end
+
+    @property
+    def crc(self) -> int:
+        """See the port."""
+        return self._handle.crc
+
+    @property
+    def full(self) -> str:
+        """See the port."""
+        return self._store.full
+
+    async def write(self, batch: Batch) -> None:
+        """See the port. One hop to the thread: write and flush."""
+        handle = self._handle
+        handle.begin(batch)
+        try:
+            await self._loop.run_in_executor(self._executor, self._store.append, batch)
+        except BaseException as error:
+            handle.failed(error)
+            raise
+        else:
+            handle.landed(batch)
+        finally:
+            self._prepare_if_due()
+
+    async def read(self, since: Position) -> AsyncIterator[Batch]:
+        """See the port."""
+        self._handle.check()
+        batches = scan(self._store, since, self._claim.end)
+        while chunk := await self._call(_take, self._store, batches):
+            for batch in chunk:
+                yield batch
+
+    async def save_checkpoint(self, low: Position, data: bytes) -> None:
+        """See the port."""
+        self._handle.check()
+        assert 0 <= low <= self.end, (low, self.end)
+        await self._call(self._store.save_checkpoint, low, data)
+
+    async def load_checkpoint(self) -> bytes | None:
+        """See the port."""
+        self._handle.check()
+        return await self._call(self._store.load_checkpoint)
+
+    async def trim(self, before: Position) -> None:
+        """See the port."""
+        self._handle.check()
+        await self._call(self._store.trim, before)
+
+    async def aclose(self) -> None:
+        """See the port."""
+        self._handle.closed()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._closing is None:
+            # In its turn, so behind a write in flight.
+            self._closing = _close(self._loop, self._executor, self._store)
+        await asyncio.shield(self._closing)
+
+    async def _call(self, function: Callable[..., T], *args: object) -> T:
+        """Call *function* in the thread; what breaks the store kills the handle."""
+        try:
+            return await self._loop.run_in_executor(self._executor, function, *args)
+        except JournalBrokenError as error:
+            self._handle.failed(error)
+            raise
+
+    def _prepare_if_due(self) -> None:
+        """Have the next segment allocated, behind the write and not within it."""
+        if (
+            self._store.wants_space
+            and self._preparing is None
+            and self._timer is None
+            and self._handle.alive
+        ):
+            self._prepare()
+
+    def _prepare(self) -> None:
+        self._timer = None
+        self._preparing = self._loop.run_in_executor(
+            self._executor, self._store.prepare
+        )
+        self._preparing.add_done_callback(self._prepared)
+
+    def _prepared(self, future: asyncio.Future[None]) -> None:
+        self._preparing = None
+        if future.cancelled():
+            return
+        if (error := future.exception()) is not None:
+            self._handle.failed(error)
+        elif self._store.full and self._handle.alive:
+            # By a timer: it recovers although nothing is written any more.
+            self._timer = self._loop.call_later(_SPACE_INTERVAL_S, self._prepare)
+
+
+def _open(store: Store, holder: str, owner: str, at: int) -> Batch:
+    store.open(holder)
+    claim = encode_claim(store.chain, owner=owner, at=at)
+    store.append(claim)
+    return claim
+
+
+def _close(
+    loop: asyncio.AbstractEventLoop, executor: Executor, store: Store
+) -> asyncio.Future[None]:
+    """Close *store* in its thread, then let the thread end. Goes on if cancelled."""
+
+    def end_thread(_: asyncio.Future[None]) -> None:
+        executor.shutdown(wait=False)
+
+    closing = loop.run_in_executor(executor, store.close)
+    closing.add_done_callback(end_thread)
+    return asyncio.shield(closing)
+
+
+def _take(store: Store, batches: Iterator[Batch]) -> list[Batch]:
+    chunk: list[Batch] = []
+    size = 0
+    try:
+        for batch in islice(batches, _READ_BATCHES):
+            chunk.append(batch)
+            size += len(batch.data)
+            if size >= _READ_SIZE:
+                break
+    except OSError as error:
+        raise store.broke("read", error) from error
+    return chunk

@@ -1,0 +1,233 @@
+"""Read a segment, and say what its end is.
+
+    header | batch | batch | ... | batch | behind the last one lies
+
+        nothing, or zeros (allocated ahead)     the end
+        anything else, in the active segment    a torn tail, unless a valid batch lies
+                                                somewhere behind it: then it is damage
+        anything else, in a closed segment      damage; so are zeros there
+
+A torn tail is a batch whose write was cut short by a crash. It was never acknowledged,
+and it is the last one: the next is written only after it was flushed. So a bad batch
+with a valid later one behind it *was* acknowledged, and then changed. A later one is
+searched at each aligned offset behind the bad place, not where the bad header says it
+ends: that length may be what was changed.
+
+A batch that is intact but does not follow the one before it is damage wherever it is:
+no crash makes one.
+"""
+
+from collections.abc import Iterator
+
+import msgspec
+
+from coordinator.batch import (
+    ALIGNMENT,
+    BATCH_SIZE_MAX,
+    Batch,
+    BatchError,
+    IncompleteBatchError,
+    NewerFormatError,
+    decode_batch,
+)
+from coordinator.errors import JournalDamagedError, JournalFormatError
+from coordinator.journals.chain import Chain, Verdict
+from coordinator.journals.segments.files import File, Folder
+from coordinator.journals.segments.format import (
+    SEGMENT_HEADER_SIZE,
+    HeaderError,
+    SegmentHeader,
+    batch_candidates,
+    decode_segment_header,
+    is_zeros,
+)
+
+__all__ = [
+    "CHUNK_SIZE",
+    "Identity",
+    "SegmentReader",
+    "check_follows",
+    "path_in",
+    "read_header",
+]
+
+CHUNK_SIZE = 1024 * 1024
+"""Bytes read at once: what a reader holds in memory, if no batch is larger."""
+
+assert CHUNK_SIZE % ALIGNMENT == 0  # So that no magic lies across two chunks.
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """Which partition of which journal a file has to belong to."""
+
+    journal_id: bytes
+    partition: int
+    partitions: int
+
+
+def path_in(folder: Folder, name: str) -> str:
+    """Return the path of *name* in *folder*, for messages."""
+    return f"{folder.path}/{name}"
+
+
+def read_header(file: File, path: str, identity: Identity, base: int) -> SegmentHeader:
+    """Read a segment's header and check that it is the one that belongs there.
+
+    Args:
+        file: The segment.
+        path: Of it, for messages.
+        identity: Of the partition it lies in.
+        base: What its name says.
+
+    Raises:
+        JournalDamagedError: It is not.
+        JournalFormatError: It is of a newer format.
+    """
+    try:
+        header = decode_segment_header(file.read(0, SEGMENT_HEADER_SIZE))
+    except HeaderError as error:
+        raise JournalDamagedError(path, 0, str(error)) from error
+    except JournalFormatError as error:
+        raise JournalFormatError(f"{path}: {error}") from error
+    for offset, what, found, wanted in (
+        (8, "partition", header.partition, identity.partition),
+        (12, "number of partitions", header.partitions, identity.partitions),
+        (16, "journal id", header.journal_id.hex(), identity.journal_id.hex()),
+        (32, "base position", header.base, base),
+    ):
+        if found != wanted:
+            raise JournalDamagedError(
+                path, offset, f"its {what} is {found}, it should be {wanted}"
+            )
+    return header
+
+
+def check_follows(path: str, header: SegmentHeader, chain: Chain) -> None:
+    """Check that a segment begins where *chain*, read from the one before it, ends.
+
+    Raises:
+        JournalDamagedError: It does not.
+    """
+    if header.base != chain.end:
+        problem = "is missing" if header.base > chain.end else "is there twice"
+        raise JournalDamagedError(
+            path,
+            32,
+            f"it starts at position {header.base}, the segment before it ends at "
+            f"{chain.end}: what is between {problem}",
+        )
+    if header.previous_crc != chain.crc or header.epoch != chain.epoch:
+        raise JournalDamagedError(
+            path,
+            48,
+            f"it follows a batch of epoch {header.epoch} with crc "
+            f"{header.previous_crc:08x}, the segment before it ends with one of epoch "
+            f"{chain.epoch} with crc {chain.crc:08x}",
+        )
+
+
+class SegmentReader:
+    """Reads the batches of one segment, a chunk of the file at a time.
+
+    Attributes:
+        offset: Byte behind the last batch that was yielded.
+        chain: What was read so far; stands before the first batch when it begins.
+        problem: Why no batch starts at `offset`, once `batches` has come to its end;
+            empty if the file ends there.
+    """
+
+    def __init__(self, file: File, path: str, header: SegmentHeader) -> None:
+        self._file = file
+        self._path = path
+        self.chain = Chain(epoch=header.epoch, end=header.base, crc=header.previous_crc)
+        self.offset = SEGMENT_HEADER_SIZE
+        self.problem = ""
+
+    def batches(self) -> Iterator[Batch]:
+        """Yield the valid batches up to the first place where none starts.
+
+        May be called again later: goes on at `offset`, with what is there by then.
+
+        Raises:
+            JournalDamagedError: An intact batch does not follow the one before it.
+            JournalFormatError: A batch is of a newer format.
+        """
+        start, data = self.offset, b""
+        while True:
+            try:
+                batch = decode_batch(data, self.offset - start)
+            except IncompleteBatchError as error:
+                had = len(data) - (self.offset - start)
+                # A batch may be larger than a chunk; its size is bounded, so is this.
+                start, data = (
+                    self.offset,
+                    self._file.read(self.offset, max(CHUNK_SIZE, 2 * had)),
+                )
+                if len(data) <= had:
+                    self.problem = str(error) if data else ""
+                    return
+            except NewerFormatError as error:
+                raise JournalFormatError(
+                    f"{self._path} at byte {self.offset}: {error}"
+                ) from error
+            except BatchError as error:
+                self.problem = str(error)
+                return
+            else:
+                verdict = self.chain.take(batch)
+                if verdict is Verdict.UNCHAINED:
+                    raise JournalDamagedError(
+                        self._path, self.offset, self._unchained(batch)
+                    )
+                self.offset += len(batch.data)
+                if verdict is Verdict.NEXT:
+                    yield batch
+
+    def check_closed(self) -> None:
+        """Check that the segment ends where its batches do.
+
+        Raises:
+            JournalDamagedError: It goes on.
+        """
+        if self.problem:
+            raise JournalDamagedError(self._path, self.offset, self.problem)
+
+    def check_torn(self) -> bool:
+        """Tell whether the *active* segment has a torn tail at `offset`.
+
+        Returns:
+            False if nothing was written there.
+
+        Raises:
+            JournalDamagedError: A later batch is there, so this one was acknowledged.
+        """
+        if not self.problem:
+            return False
+        torn = False
+        position = self.offset
+        while data := self._file.read(position, CHUNK_SIZE):
+            if not is_zeros(data):
+                torn = True
+                for candidate in batch_candidates(data):
+                    self._check_not_later(position + candidate)
+            position += len(data)
+        return torn
+
+    def _check_not_later(self, offset: int) -> None:
+        try:
+            batch = decode_batch(self._file.read(offset, BATCH_SIZE_MAX))
+        except BatchError:
+            return
+        if batch.first >= self.chain.end:
+            raise JournalDamagedError(
+                self._path,
+                self.offset,
+                f"{self.problem}; but a valid batch lies behind it at byte {offset}",
+            )
+
+    def _unchained(self, batch: Batch) -> str:
+        return (
+            f"the batch of epoch {batch.epoch} at position {batch.first} names "
+            f"{batch.previous_crc:08x} as the crc before it; expected was position "
+            f"{self.chain.end} behind {self.chain.crc:08x}"
+        )

@@ -1,0 +1,171 @@
+"""Find out what a partition's folder holds, without changing anything.
+
+What is refused, each by file and offset:
+
+* a segment whose header is not what was written, or belongs elsewhere;
+* of the segments from the checkpoint's low position on: a gap or an overlap between
+  them, a bad batch in a closed one, a bad batch with a valid later one behind it;
+* an end below the one that the checkpoint knows to be durable, or a start above the
+  position that it needs.
+
+What lies before the low position is not needed and not read, but for its headers: it
+waits for its retention to end. A segment that was removed and came back (a crash during
+a trim) is among that, and is removed again.
+"""
+
+from dataclasses import dataclass, field
+
+from coordinator.errors import JournalDamagedError, JournalFormatError
+from coordinator.journals.chain import Chain
+from coordinator.journals.segments.files import Folder
+from coordinator.journals.segments.format import (
+    CheckpointHeader,
+    HeaderError,
+    SegmentHeader,
+    decode_checkpoint,
+    parse_segment_name,
+    segment_name,
+)
+from coordinator.journals.segments.reading import (
+    Identity,
+    SegmentReader,
+    check_follows,
+    path_in,
+    read_header,
+)
+
+__all__ = ["CHECKPOINT", "Recovered", "read_checkpoint", "recover", "segment_bases"]
+
+CHECKPOINT = "checkpoint"
+
+
+@dataclass(slots=True)
+class Recovered:
+    """What a partition's folder holds."""
+
+    segments: list[SegmentHeader] = field(default_factory=list[SegmentHeader])
+    """Oldest first; the last one is active. Empty if the partition is new."""
+    chain: Chain = field(default_factory=Chain)
+    """Where the valid batches end."""
+    active_size: int = 0
+    """Bytes of the active segment up to there."""
+    torn: bool = False
+    """Whether there is a torn tail behind that."""
+    checkpoint: CheckpointHeader | None = None
+
+
+def segment_bases(folder: Folder) -> list[int]:
+    """Return the base positions of the segments in *folder*, oldest first."""
+    bases = (parse_segment_name(name) for name in folder.names())
+    return sorted(base for base in bases if base is not None)
+
+
+def read_checkpoint(
+    folder: Folder, identity: Identity
+) -> tuple[CheckpointHeader, bytes] | None:
+    """Read and check the whole checkpoint file; None if there is none.
+
+    Returns:
+        Its header, and all of the file's bytes.
+
+    Raises:
+        JournalDamagedError: It is not what was stored.
+        JournalFormatError: It is of a newer format.
+    """
+    path = path_in(folder, CHECKPOINT)
+    try:
+        file = folder.open(CHECKPOINT)
+    except FileNotFoundError:
+        return None
+    try:
+        data = file.read(0, file.size())
+    finally:
+        file.close()
+    try:
+        header = decode_checkpoint(data)
+        _check_identity(header, identity)
+    except HeaderError as error:
+        raise JournalDamagedError(
+            path,
+            0,
+            f"{error}; if all segments are there it may be deleted instead, and only "
+            f"the keys and results older than the oldest of them are forgotten",
+        ) from error
+    except JournalFormatError as error:
+        raise JournalFormatError(f"{path}: {error}") from error
+    return header, data
+
+
+def _check_identity(header: CheckpointHeader, identity: Identity) -> None:
+    if header.journal_id != identity.journal_id:
+        raise HeaderError(f"it belongs to journal {header.journal_id.hex()}")
+    if header.partition != identity.partition:
+        raise HeaderError(f"it belongs to partition {header.partition}")
+
+
+def recover(folder: Folder, identity: Identity) -> Recovered:
+    """Read what is needed to go on in *folder*.
+
+    Raises:
+        JournalDamagedError: Stored bytes are not what was written.
+        JournalFormatError: A file is of a newer format.
+    """
+    found = Recovered()
+    stored = read_checkpoint(folder, identity)
+    if stored is not None:
+        found.checkpoint, _ = stored
+    for base in segment_bases(folder):
+        name = segment_name(base)
+        file = folder.open(name)
+        try:
+            found.segments.append(
+                read_header(file, path_in(folder, name), identity, base)
+            )
+        finally:
+            file.close()
+    if found.segments:
+        _read_needed(folder, found)
+    if found.checkpoint is not None and found.chain.end < found.checkpoint.end:
+        raise JournalDamagedError(
+            path_in(folder, segment_name(found.segments[-1].base))
+            if found.segments
+            else folder.path,
+            found.active_size,
+            f"the records end at position {found.chain.end}, but those before "
+            f"{found.checkpoint.end} were durable when the checkpoint was saved",
+        )
+    return found
+
+
+def _read_needed(folder: Folder, found: Recovered) -> None:
+    """Read the segments that hold what is not before the low position."""
+    low = found.checkpoint.low if found.checkpoint else found.segments[0].base
+    if found.segments[0].base > low:
+        raise JournalDamagedError(
+            path_in(folder, segment_name(found.segments[0].base)),
+            32,
+            f"it is the oldest segment and starts at position "
+            f"{found.segments[0].base}, but records from {low} on are needed",
+        )
+    before: Chain | None = None
+    for index, header in enumerate(found.segments):
+        active = index == len(found.segments) - 1
+        if not active and found.segments[index + 1].base <= low:
+            continue
+        name = segment_name(header.base)
+        path = path_in(folder, name)
+        if before is not None:
+            check_follows(path, header, before)
+        file = folder.open(name)
+        try:
+            reader = SegmentReader(file, path, header)
+            for _ in reader.batches():
+                pass
+            if active:
+                found.torn = reader.check_torn()
+                found.active_size = reader.offset
+            else:
+                reader.check_closed()
+        finally:
+            file.close()
+        before = found.chain = reader.chain

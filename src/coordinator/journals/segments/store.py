@@ -1,0 +1,415 @@
+"""One partition's segments, written. Every method blocks; one thread calls them all.
+
+    open     lock, recover, copy the active segment         -> ready for the claim
+    append   roll if the batch does not fit; write; sync    -> the batch is durable
+    prepare  allocate the next segment ahead                -> `full` is set or empty
+    trim     remove or archive old segments                 -> oldest first
+    close    give the files and the lock back
+
+The first `OSError` that is not a clear lack of space is the last: the store is broken
+and says so for ever. Nothing here is tried a second time. `docs/journal-format.md`
+argues each crash point.
+"""
+
+from collections.abc import Callable
+
+import msgspec
+
+from coordinator.batch import Batch
+from coordinator.errors import JournalBrokenError, JournalFullError
+from coordinator.journals.chain import Chain
+from coordinator.journals.segments.files import File, FileLock, Folder
+from coordinator.journals.segments.format import (
+    CHECKPOINT_HEADER_SIZE,
+    SEGMENT_HEADER_SIZE,
+    SegmentHeader,
+    encode_checkpoint,
+    encode_segment_header,
+    segment_name,
+)
+from coordinator.journals.segments.reading import CHUNK_SIZE, Identity, path_in
+from coordinator.journals.segments.recovery import (
+    CHECKPOINT,
+    Recovered,
+    read_checkpoint,
+    recover,
+)
+from coordinator.journals.segments.space import NEXT, NO_SPACE, allocate
+
+__all__ = ["Store", "StoreOptions"]
+
+_COPY = "copy.tmp"
+_CHECKPOINT_COPY = "checkpoint.tmp"
+
+
+class StoreOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How a partition's segments are kept."""
+
+    segment_size: int = 64 * 1024 * 1024
+    """Bytes of a segment, at least 4096. A larger batch gets one of its own size."""
+    retention_s: float = 7 * 24 * 3600.0
+    """Seconds that a closed segment is kept after it is no longer needed."""
+
+    def __post_init__(self) -> None:
+        """Check the bounds.
+
+        Raises:
+            ValueError: A field is out of its bounds.
+        """
+        if self.segment_size < 4096:
+            raise ValueError(f"a segment has 4096 bytes or more, not {self}")
+        if self.retention_s < 0:
+            raise ValueError(f"retention can't be negative: {self}")
+
+
+class Store:
+    """The segments of one partition.
+
+    Attributes:
+        folder: Where they are.
+        full: Why no new command should be taken; empty if there is space.
+        segments: Their headers, oldest first; the last one is active.
+        chain: Where the valid batches end.
+    """
+
+    def __init__(
+        self,
+        folder: Folder,
+        identity: Identity,
+        options: StoreOptions,
+        *,
+        clock: Callable[[], int],
+        archive: Folder | None = None,
+    ) -> None:
+        """Make a store; `open` it before anything else.
+
+        Args:
+            folder: Of the partition.
+            identity: Of the partition.
+            options: How to keep them.
+            clock: Returns microseconds since 1970.
+            archive: Where segments go when their retention is over; else they are
+                deleted. On the same file system.
+        """
+        self.folder = folder
+        self.full = ""
+        self.segments: list[SegmentHeader] = []
+        self.chain = Chain()
+        self.identity = identity
+        self._options = options
+        self._clock = clock
+        self._archive = archive
+        self._lock: FileLock | None = None
+        self._active: File | None = None
+        self._offset = 0
+        self._limit = 0
+        self._next: File | None = None
+        self._low = 0
+        self._broken = ""
+
+    @property
+    def wants_space(self) -> bool:
+        """Whether `prepare` has something to do."""
+        return bool(self.full) or (
+            self._next is None and self._offset * 2 >= self._limit
+        )
+
+    def open(self, holder: str) -> None:
+        """Lock and recover the partition, and make sure that what was read is durable.
+
+        Raises:
+            JournalLockedError: Another process holds it.
+            JournalDamagedError: Stored bytes are not what was written.
+            JournalFormatError: Of a newer format.
+            JournalFullError: There is no space for a new partition.
+            JournalBrokenError: The file system failed.
+        """
+        try:
+            self._lock = self.folder.lock("LOCK", holder)
+            found = recover(self.folder, self.identity)
+            # What a crash left half-made. It also gives back the space for the copy.
+            for name in self.folder.names():
+                if name.endswith(".tmp"):
+                    self.folder.remove(name)
+            self.segments = found.segments
+            self.chain = found.chain
+            if found.checkpoint is not None:
+                self._low = found.checkpoint.low
+            if found.segments:
+                self._renew(found)
+            else:
+                self._make_first()
+        except OSError as error:
+            raise self.broke("open", error) from error
+
+    def append(self, batch: Batch) -> None:
+        """Write *batch* behind the last one, and flush it.
+
+        Raises:
+            JournalFullError: There is no space; nothing was written.
+            JournalBrokenError: The file system failed.
+        """
+        self.check()
+        data = batch.data
+        try:
+            if self._offset + len(data) > self._limit:
+                self._roll(len(data))
+            active = self._active
+            assert active is not None
+            self._write(active, data)
+            active.sync()
+        except OSError as error:
+            raise self.broke("append", error) from error
+        self._offset += len(data)
+        self.chain.take(batch)
+
+    def prepare(self) -> None:
+        """Allocate the next segment if it is time to, and tell by `full` if that fails.
+
+        Raises:
+            JournalBrokenError: The file system failed.
+        """
+        self.check()
+        try:
+            if self.wants_space and self._next is None:
+                self._next = allocate(self.folder, NEXT, self._options.segment_size)
+        except JournalFullError as error:
+            self.full = str(error)
+        except OSError as error:
+            raise self.broke("allocate the next segment", error) from error
+        else:
+            self.full = ""
+
+    def save_checkpoint(self, low: int, data: bytes) -> None:
+        """Store *data* in the place of the checkpoint before.
+
+        Raises:
+            JournalFullError: There is no space; the one before stands.
+            JournalBrokenError: The file system failed.
+        """
+        self.check()
+        content = encode_checkpoint(
+            data,
+            journal_id=self.identity.journal_id,
+            partition=self.identity.partition,
+            low=low,
+            end=self.chain.end,
+        )
+        try:
+            file = allocate(self.folder, _CHECKPOINT_COPY, len(content))
+            try:
+                file.write(0, content)
+                file.sync()
+            finally:
+                file.close()
+            self.folder.rename(_CHECKPOINT_COPY, CHECKPOINT)
+            self.folder.sync()
+        except OSError as error:
+            raise self.broke("save the checkpoint", error) from error
+        self._low = low
+
+    def load_checkpoint(self) -> bytes | None:
+        """Return the data of the checkpoint; None if there is none.
+
+        Raises:
+            JournalDamagedError: It is not what was stored.
+            JournalBrokenError: The file system failed.
+        """
+        self.check()
+        try:
+            stored = read_checkpoint(self.folder, self.identity)
+        except OSError as error:
+            raise self.broke("read the checkpoint", error) from error
+        if stored is None:
+            return None
+        _, content = stored
+        return content[CHECKPOINT_HEADER_SIZE:]
+
+    def trim(self, before: int) -> None:
+        """Let go of closed segments before *before* whose retention is over.
+
+        Oldest first, and each is durably gone before the next: what a crash leaves is
+        always the newest ones, without a gap.
+
+        Raises:
+            JournalBrokenError: The file system failed.
+        """
+        self.check()
+        before = min(before, self._low)
+        closed_before = self._clock() - round(self._options.retention_s * 1e6)
+        try:
+            while (
+                len(self.segments) > 1
+                and self.segments[1].base <= before
+                and self.segments[1].created_at <= closed_before
+            ):
+                name = segment_name(self.segments[0].base)
+                if self._archive is None:
+                    self.folder.remove(name)
+                else:
+                    self.folder.move(name, self._archive)
+                    # First where it went: in between it may have both names, not none.
+                    self._archive.sync()
+                self.folder.sync()
+                del self.segments[0]
+        except OSError as error:
+            raise self.broke("trim", error) from error
+
+    def close(self) -> None:
+        """Close the files and give the lock back. May be called twice.
+
+        What was allocated ahead stays allocated: so a full disk can't keep us from
+        starting again.
+        """
+        for file in (self._active, self._next):
+            if file is not None:
+                file.close()
+        self._active = self._next = None
+        self._broken = self._broken or f"{self.folder.path} was closed"
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def check(self) -> None:
+        """Pass if nothing has failed yet.
+
+        Raises:
+            JournalBrokenError: Something has.
+        """
+        if self._broken:
+            raise JournalBrokenError(self._broken)
+
+    def broke(self, doing: str, error: OSError) -> JournalBrokenError:
+        """Note that the file system failed while *doing*; return what to raise."""
+        self._broken = f"{self.folder.path}: could not {doing}: {error}"
+        return JournalBrokenError(self._broken)
+
+    def _write(self, active: File, data: bytes) -> None:
+        """Write *data* at the end of the active segment.
+
+        A lack of space leaves the store alive, where a file system takes space only
+        when it is written to. That is safe: nothing was acknowledged, the next batch is
+        written over what is there, and what it does not cover is a torn tail to every
+        reader. A flush that finds no space is another matter; that one breaks us.
+        """
+        try:
+            active.write(self._offset, data)
+        except OSError as error:
+            if error.errno not in NO_SPACE:
+                raise
+            self.full = f"{self.folder.path}: {error.strerror}"
+            raise JournalFullError(self.full) from error
+
+    def _roll(self, size: int) -> None:
+        """Close the active segment, and go on in the next one with room for *size*."""
+        size += SEGMENT_HEADER_SIZE
+        if self._next is None:
+            try:
+                self._next = allocate(
+                    self.folder, NEXT, max(size, self._options.segment_size)
+                )
+            except JournalFullError as error:
+                self.full = str(error)
+                raise
+        new = self._next
+        if size > self._options.segment_size:
+            self._extend(new, size)
+        old = self._active
+        assert old is not None
+        # First the end of the old one, durably: a closed segment has no tail.
+        old.truncate(self._offset)
+        old.sync()
+        self._name_segment(new, NEXT, self._header())
+        old.close()
+        self._active, self._next = new, None
+        self._offset = SEGMENT_HEADER_SIZE
+        self._limit = max(size, self._options.segment_size)
+
+    def _extend(self, file: File, size: int) -> None:
+        """Take more space for a batch that is larger than a segment."""
+        try:
+            file.allocate(size)
+        except OSError as error:
+            if error.errno not in NO_SPACE:
+                raise
+            # Not `full`: for batches of any usual size there is space.
+            raise JournalFullError(f"{self.folder.path}: {error.strerror}") from error
+
+    def _header(self) -> SegmentHeader:
+        """Return the header of a segment that begins where the chain ends now."""
+        return SegmentHeader(
+            journal_id=self.identity.journal_id,
+            partition=self.identity.partition,
+            partitions=self.identity.partitions,
+            base=self.chain.end,
+            created_at=self._clock(),
+            epoch=self.chain.epoch,
+            previous_crc=self.chain.crc,
+        )
+
+    def _name_segment(self, file: File, temporary: str, header: SegmentHeader) -> None:
+        """Give an allocated file its header and, once that is durable, its name."""
+        file.write(0, encode_segment_header(header))
+        file.sync()
+        self.folder.rename(temporary, segment_name(header.base))
+        self.folder.sync()
+        self.segments.append(header)
+
+    def _make_first(self) -> None:
+        """Make the first segment of a new partition."""
+        self._limit = self._options.segment_size
+        self._active = allocate(self.folder, _COPY, self._limit)
+        self._name_segment(self._active, _COPY, self._header())
+        self._offset = SEGMENT_HEADER_SIZE
+
+    def _renew(self, found: Recovered) -> None:
+        """Make what was read of the active segment durable, and cut its torn tail.
+
+        What was read may be in the page cache and nowhere else: after a failed flush
+        the kernel calls the pages clean. So it is written again, to another file. That
+        is done at each start and not only after a crash: no mark has to be trusted,
+        and 64 MiB take a fraction of a second.
+        """
+        header = found.segments[-1]
+        name = segment_name(header.base)
+        old = self.folder.open(name, writable=True)
+        self._offset = found.active_size
+        self._limit = max(self._options.segment_size, found.active_size)
+        try:
+            new = allocate(self.folder, _COPY, self._limit)
+        except JournalFullError as error:
+            self._active = old
+            self.full = str(error)
+            self._renew_in_place(old)
+            return
+        self._active = new
+        try:
+            self._copy(old, new)
+        finally:
+            old.close()
+        new.sync()
+        self.folder.rename(_COPY, name)
+        self.folder.sync()
+
+    def _renew_in_place(self, file: File) -> None:
+        """Write the active segment over itself, where there is no space for a copy.
+
+        The pages are dirty then, so the flush takes them all to the disk. A crash
+        meanwhile changes nothing: each sector is replaced by what was read from it.
+        """
+        self._limit = file.size()
+        self._copy(file, file)
+        for offset in range(self._offset, self._limit, CHUNK_SIZE):
+            size = min(CHUNK_SIZE, self._limit - offset)
+            if file.read(offset, size) != bytes(size):
+                file.write(offset, bytes(size))
+        file.sync()
+
+    def _copy(self, old: File, new: File) -> None:
+        for offset in range(0, self._offset, CHUNK_SIZE):
+            size = min(CHUNK_SIZE, self._offset - offset)
+            data = old.read(offset, size)
+            if len(data) != size:
+                path = path_in(self.folder, segment_name(self.segments[-1].base))
+                raise OSError(f"{path} became shorter while it was read")
+            new.write(offset, data)

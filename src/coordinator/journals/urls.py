@@ -1,0 +1,124 @@
+"""Open the journal that a URL names: one line of configuration changes the backend.
+
+    memory:                                          for tests; ?partitions=2
+    file:./orders                                    a folder, made if it is missing
+    file:///var/lib/orders?partitions=4&retention=30d
+
+Options of ``file:``
+
+    partitions   how many, if the journal is new; checked if it is not. Default: 1
+    segment_mib  MiB of a segment. Default: 64
+    retention    how long a closed segment is kept when it is no longer needed, e.g.
+                 ``7d``, ``24h``, ``90m`` or seconds. Default: 7d
+    archive      a folder of the same file system where segments go after that; they
+                 are deleted if there is none
+
+Each backend is imported when a URL asks for it.
+"""
+
+import re
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from coordinator.errors import JournalBrokenError
+from coordinator.ports import Journal
+
+__all__ = ["open_journal", "parse_duration"]
+
+_UNITS_S = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 24 * 3600}
+_DURATION = re.compile(r"([0-9]+)([smhd]?)")
+
+
+async def open_journal(url: str) -> Journal:
+    """Open the journal that *url* names, which is made if it is new.
+
+    Raises:
+        ValueError: The URL is of an unknown kind, or has an option that is not known
+            or out of its bounds.
+        JournalError: As the backend says; see `coordinator.ports.Journal`.
+    """
+    scheme, _, _ = url.partition(":")
+    match scheme:
+        case "memory":
+            return _open_memory(url)
+        case "file":
+            return await _open_file(url)
+        case _:
+            raise ValueError(
+                f"no journal of kind {scheme!r} in {url!r}; there are memory: and file:"
+            )
+
+
+def parse_duration(text: str) -> int:
+    """Return the seconds that *text* means, e.g. ``7d``, ``24h`` or ``600``.
+
+    Raises:
+        ValueError: It is none of these.
+    """
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{text!r} is not a duration; one looks like 7d, 24h or 600")
+    return int(match[1]) * _UNITS_S[match[2]]
+
+
+def _open_memory(url: str) -> Journal:
+    from coordinator.journals.memory import MemoryJournal  # noqa: PLC0415
+
+    path, options = _split(url, {"partitions"})
+    if path:
+        raise ValueError(f"memory: names no place, got {url!r}")
+    return MemoryJournal(partitions=_count(options, "partitions", 1))
+
+
+async def _open_file(url: str) -> Journal:
+    from coordinator.journals.segments.journal import SegmentJournal  # noqa: PLC0415
+    from coordinator.journals.segments.posix import PosixFolder  # noqa: PLC0415
+    from coordinator.journals.segments.store import StoreOptions  # noqa: PLC0415
+
+    path, options = _split(url, {"partitions", "segment_mib", "retention", "archive"})
+    if not path:
+        raise ValueError(f"{url!r} names no folder; write file:./orders")
+    partitions = _count(options, "partitions", 1) if "partitions" in options else None
+    store_options = StoreOptions(
+        segment_size=_count(options, "segment_mib", 64) * 1024 * 1024,
+        retention_s=parse_duration(options.get("retention", "7d")),
+    )
+    try:
+        folder = PosixFolder.make(path)
+        archive = PosixFolder.make(options["archive"]) if "archive" in options else None
+    except OSError as error:
+        raise JournalBrokenError(str(error)) from error
+    if archive is not None and archive.device() != folder.device():
+        raise ValueError(
+            f"{archive.path} is not on the file system of {folder.path}: a segment "
+            f"could not be moved there in one step"
+        )
+    return await SegmentJournal.open_folder(
+        folder, partitions=partitions, options=store_options, archive=archive
+    )
+
+
+def _split(url: str, known: set[str]) -> tuple[str, dict[str, str]]:
+    """Split *url* into its path and its options."""
+    parts = urlsplit(url)
+    if parts.netloc or parts.fragment:
+        raise ValueError(
+            f"{url!r} is not a place on this machine; write file:./orders or "
+            f"file:///var/lib/orders"
+        )
+    pairs = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=True)
+    options = dict(pairs)
+    if len(options) != len(pairs):
+        raise ValueError(f"{url!r} has an option twice")
+    if unknown := sorted(options.keys() - known):
+        raise ValueError(
+            f"unknown option {unknown[0]!r} in {url!r}; known: "
+            f"{', '.join(sorted(known))}"
+        )
+    return unquote(parts.path), options
+
+
+def _count(options: dict[str, str], name: str, default: int) -> int:
+    text = options.get(name, str(default))
+    if not (text.isascii() and text.isdecimal() and 1 <= int(text) <= 2**20):
+        raise ValueError(f"{name} must be a number from 1, not {text!r}")
+    return int(text)
