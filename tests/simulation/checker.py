@@ -1,0 +1,545 @@
+"""Reads a history and says what in it should not be, one sentence per violation.
+
+It knows nothing of the engine: only what clients were told, what services were asked,
+and what the journal said is durable. In brackets: the numbers of RELIABILITY §2(a), and
+the rules of compensation (C1 to C5 of the design page).
+
+    lost         an acknowledged record is not read by a later life [1]
+    unaccepted   a client is told an id, or a step runs, that is not durable [1]
+    ghost        the journal holds what nobody submitted or wrote [2]
+    changed      a recorded outcome, or a result that a client saw, is another one later
+                 [3, 9]
+    again        a step is called although its outcome is recorded or was answered, or
+                 twice at once [4]
+    early        `exec` goes on with a reply, or a client gets a result, that is not
+                 durable [4]
+    undo         before `Aborting` is durable, of what was not done, out of order, or
+                 beside another call of the workflow [5, C1, C2, C3]
+    forward      a step is called after `Aborting`, in a stuck or ended workflow [5, C4]
+    leftover     what a turned-back workflow did is still done [5, C2, C3]
+    unrecorded   a completed workflow did what its record does not know [4, C5]
+    state        records follow one another that can't [3, 6]
+    twice        one key, two workflows [9]
+    unfinished   an accepted workflow has not ended although all is well [12]
+    world        a service was asked for what makes no sense
+
+Effects are counted by the world without regard to keys; that an idempotent service did
+it once is checked by it having been asked under one key only.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+from tests.simulation.history import Event
+from tests.simulation.services import UNDO_OF, Effect
+
+from coordinator.model import (
+    Direction,
+    EndStatus,
+    OutcomeStatus,
+    StepId,
+    format_workflow_id,
+    idempotency_key,
+    parse_workflow_id,
+)
+from coordinator.records import (
+    Aborting,
+    Accepted,
+    Cancelled,
+    Carried,
+    Claimed,
+    Finished,
+    Outcome,
+    Record,
+    Resumed,
+    Stuck,
+    WorkflowRecord,
+)
+
+__all__ = ["Checker", "Violation", "check"]
+
+
+@dataclass(frozen=True)
+class Violation:
+    """One thing that should not be."""
+
+    kind: str
+    """One of the words in this module's docstring."""
+    sentence: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.sentence}"
+
+
+@dataclass
+class _Workflow:
+    """What the journal durably says of one workflow, and who is calling for it."""
+
+    id: str
+    accepted: Accepted
+    outcomes: dict[tuple[str, int, int], Outcome] = field(
+        default_factory=dict[tuple[str, int, int], Outcome]
+    )
+    cancelled: bool = False
+    aborting: bool = False
+    stuck: bool = False
+    finished: Finished | None = None
+    calls: dict[str, int] = field(default_factory=dict[str, int])
+    """Keys of the calls under way, with their directions."""
+    undoable: dict[tuple[str, int], str] = field(
+        default_factory=dict[tuple[str, int], str]
+    )
+    """Steps that were called in any life and can be undone, with their keys."""
+
+    def standing(self) -> list[tuple[str, int]]:
+        """Return the undoable steps that are done and not undone, in journal order."""
+        return [
+            (step, occurrence)
+            for (step, occurrence, direction), outcome in self.outcomes.items()
+            if direction == Direction.DO
+            and outcome.status is OutcomeStatus.DONE
+            and (step, occurrence, int(Direction.UNDO)) not in self.outcomes
+            and (step, occurrence) in self.undoable
+        ]
+
+
+class Checker:
+    """Follows a history event by event.
+
+    Args:
+        journal_id: As in the idempotency keys.
+    """
+
+    def __init__(self, journal_id: str) -> None:
+        self.violations: list[Violation] = []
+        self.workflows: dict[int, _Workflow] = {}
+        self._journal_id = journal_id
+        self._log: dict[int, Record] = {}
+        """What is durable for sure, by position."""
+        self._written: dict[int, list[Record]] = {}
+        """What was ever handed over to be written there."""
+        self._life_log_start = 0
+        self._epoch = 0
+        self._steps: dict[str, tuple[int, str, int, int]] = {}
+        """Idempotency key: workflow, step, occurrence, direction."""
+        self._answered: set[str] = set()
+        """Keys that a service answered in this life."""
+        self._submitted: set[str] = set()
+        self._keys: dict[tuple[str, str], int] = {}
+        self._results: dict[str, tuple[str, Any]] = {}
+        self._handlers: dict[str, Callable[[Event], None]] = {
+            "life.begin": self._life_begin,
+            "submit.begin": self._submit_begin,
+            "submit.acked": self._submit_acked,
+            "result.seen": self._result_seen,
+            "call.begin": self._call_begin,
+            "call.end": self._call_end,
+            "exec.saw": self._exec_saw,
+            "journal.claimed": self._journal_claimed,
+            "journal.read": self._journal_read,
+            "journal.writing": self._journal_writing,
+            "journal.durable": self._journal_durable,
+        }
+
+    def follow(self, events: Iterable[Event]) -> None:
+        """Check *events*, which go on where the last ones ended."""
+        for event in events:
+            handler = self._handlers.get(event.kind)
+            if handler is not None:
+                handler(event)
+
+    def finish(self, effects: Iterable[Effect], problems: Iterable[str]) -> None:
+        """Check what is left in the world once nothing happens any more."""
+        for problem in problems:
+            self._violated("world", problem)
+        for workflow in self.workflows.values():
+            if workflow.finished is None:
+                state = "stuck" if workflow.stuck else "unfinished"
+                self._violated(
+                    "unfinished",
+                    f"workflow {workflow.id} ({workflow.accepted.type}) was accepted "
+                    f"and is {state} after everything was healed",
+                )
+        for effect in effects:
+            self._check_effect(effect)
+
+    def _violated(self, kind: str, sentence: str) -> None:
+        self.violations.append(Violation(kind, sentence))
+
+    # Clients.
+
+    def _life_begin(self, event: Event) -> None:
+        self._answered.clear()
+        for workflow in self.workflows.values():
+            workflow.calls.clear()
+
+    def _submit_begin(self, event: Event) -> None:
+        self._submitted.add(event.fields["order"])
+
+    def _submit_acked(self, event: Event) -> None:
+        order, id_ = event.fields["order"], event.fields["workflow"]
+        workflow = self._find(id_)
+        if workflow is None:
+            self._violated(
+                "unaccepted",
+                f"order {order} was acknowledged as workflow {id_}, which is not "
+                f"durable in the journal",
+            )
+        elif _order_of(workflow.accepted) != order:
+            self._violated(
+                "ghost",
+                f"order {order} was acknowledged as workflow {id_}, which holds "
+                f"{_order_of(workflow.accepted)}",
+            )
+
+    def _result_seen(self, event: Event) -> None:
+        id_, status = event.fields["workflow"], event.fields["status"]
+        workflow = self._find(id_)
+        if workflow is None:
+            self._violated(
+                "unaccepted", f"a client got a result of {id_}, not accepted"
+            )
+            return
+        if status == "stuck":
+            return  # No end; and a person may have resumed it since.
+        finished = workflow.finished
+        if finished is None:
+            self._violated(
+                "early",
+                f"a client was told that workflow {id_} is {status}, and that is not "
+                f"durable",
+            )
+            return
+        seen = (status, event.fields["value"])
+        if _STATUS[finished.status] != status:
+            self._violated(
+                "changed",
+                f"a client was told that workflow {id_} is {status}, the journal says "
+                f"{_STATUS[finished.status]}",
+            )
+        known = self._results.setdefault(id_, seen)
+        if known != seen:
+            self._violated(
+                "changed",
+                f"the result of workflow {id_} was {known} and is {seen} now",
+            )
+        if status == "completed":
+            value = msgspec.msgpack.decode(finished.value)
+            if value != event.fields["value"]:
+                self._violated(
+                    "changed",
+                    f"a client got {event.fields['value']} from workflow {id_}, the "
+                    f"journal says {value}",
+                )
+
+    # Services.
+
+    def _call_begin(self, event: Event) -> None:
+        fields = event.fields
+        key, id_ = fields["key"], fields["workflow"]
+        step = StepId(fields["step"], fields["occurrence"])
+        direction = Direction(fields["direction"])
+        workflow = self._find(id_)
+        if workflow is None:
+            self._violated(
+                "unaccepted", f"{step} of workflow {id_} is called, not accepted"
+            )
+            return
+        if key != idempotency_key(self._journal_id, id_, step, direction):
+            self._violated("again", f"{step} of workflow {id_} is called under {key}")
+        if fields["epoch"] != self._epoch:
+            self._violated(
+                "forward",
+                f"{step} of workflow {id_} is called with epoch {fields['epoch']}, "
+                f"ours is {self._epoch}",
+            )
+        position = parse_workflow_id(id_)[1]
+        known = (int(position), step.name, step.occurrence, int(direction))
+        self._steps[key] = known
+        if direction is Direction.DO and fields["operation"] in UNDO_OF:
+            workflow.undoable[step.name, step.occurrence] = key
+        self._check_not_again(workflow, step, direction, key)
+        if direction is Direction.DO:
+            self._check_forward(workflow, step)
+        else:
+            self._check_undo(workflow, step, fields["undoes"])
+        workflow.calls[key] = int(direction)
+
+    def _check_not_again(
+        self, workflow: _Workflow, step: StepId, direction: Direction, key: str
+    ) -> None:
+        what = f"{_way(direction)} {step} of workflow {workflow.id} is called"
+        if (step.name, step.occurrence, int(direction)) in workflow.outcomes:
+            self._violated("again", f"{what} though its outcome is recorded")
+        elif key in self._answered:
+            self._violated("again", f"{what} though it was answered in this life")
+        if key in workflow.calls:
+            self._violated("again", f"{what} twice at once")
+        if workflow.finished is not None or workflow.stuck:
+            state = "ended" if workflow.finished is not None else "stuck"
+            self._violated("forward", f"{what} while the workflow is {state}")
+
+    def _check_forward(self, workflow: _Workflow, step: StepId) -> None:
+        if workflow.aborting:
+            self._violated(
+                "forward",
+                f"{step} of workflow {workflow.id} is called, and Aborting is durable",
+            )
+
+    def _check_undo(self, workflow: _Workflow, step: StepId, undoes: str) -> None:
+        what = f"undo of {step} of workflow {workflow.id} is called"
+        if not workflow.aborting:
+            self._violated("undo", f"{what} before Aborting is durable")
+        if workflow.calls:
+            self._violated("undo", f"{what} beside {', '.join(workflow.calls)}")
+        standing = workflow.standing()
+        if (step.name, step.occurrence) not in standing:
+            self._violated("undo", f"{what}, which does not stand")
+        elif standing[-1] != (step.name, step.occurrence):
+            last = StepId(*standing[-1])
+            self._violated("undo", f"{what} before that of {last}, done later")
+        done = workflow.undoable.get((step.name, step.occurrence))
+        if done != undoes:
+            self._violated("undo", f"{what} with the outcome of {undoes or 'nothing'}")
+
+    def _call_end(self, event: Event) -> None:
+        key, fate = event.fields["key"], event.fields["fate"]
+        known = self._steps.get(key)
+        if known is None:
+            return
+        self.workflows[known[0]].calls.pop(key, None)
+        if fate in {"done", "refused"}:
+            self._answered.add(key)
+
+    def _exec_saw(self, event: Event) -> None:
+        key = event.fields["key"]
+        known = self._steps.get(key)
+        if known is None:
+            self._violated("ghost", f"exec goes on with a reply to {key}, never asked")
+            return
+        position, step, occurrence, direction = known
+        workflow = self.workflows[position]
+        outcome = workflow.outcomes.get((step, occurrence, direction))
+        if outcome is None:
+            self._violated(
+                "early",
+                f"exec of workflow {workflow.id} goes on with {step}#{occurrence}, "
+                f"whose outcome is not durable",
+            )
+            return
+        value = msgspec.msgpack.decode(outcome.value)
+        if value != {"key": key, "number": event.fields["number"]}:
+            self._violated(
+                "changed",
+                f"exec of workflow {workflow.id} got {event.fields} from {step}, the "
+                f"journal says {value}",
+            )
+
+    # The journal.
+
+    def _journal_claimed(self, event: Event) -> None:
+        epoch = event.fields["epoch"]
+        if epoch <= self._epoch:
+            self._violated(
+                "state", f"epoch {epoch} was claimed after epoch {self._epoch}"
+            )
+        self._epoch = epoch
+
+    def _journal_writing(self, event: Event) -> None:
+        for position, record in event.fields["records"]:
+            self._written.setdefault(position, []).append(record)
+
+    def _journal_durable(self, event: Event) -> None:
+        for position, record in event.fields["records"]:
+            self._take(position, record)
+
+    def _journal_read(self, event: Event) -> None:
+        records: list[tuple[int, Record]] = event.fields["records"]
+        since, life = event.fields["since"], event.life
+        if not records or not isinstance(records[-1][1], Claimed):
+            self._violated("state", f"life {life} read a journal without its own claim")
+            return
+        first, last = records[0][0], records[-1][0]
+        if [position for position, _ in records] != list(range(first, last + 1)):
+            self._violated("state", f"life {life} read positions with gaps")
+        if first > since:
+            self._violated("lost", f"life {life} asked from {since}, and got {first}")
+        read = dict(records)
+        for position, record in self._log.items():
+            if position >= first and read.get(position) != record:
+                self._violated(
+                    "lost",
+                    f"position {position} was durable as {record}; life {life} reads "
+                    f"{read.get(position)}",
+                )
+        for position, record in records:
+            if position not in self._log:
+                self._check_written(position, record)
+                self._take(position, record)
+
+    def _check_written(self, position: int, record: Record) -> None:
+        if isinstance(record, Claimed):
+            return  # The journal's own.
+        if record not in self._written.get(position, ()):
+            self._violated(
+                "ghost", f"position {position} holds {record}, which nobody wrote there"
+            )
+
+    def _take(self, position: int, record: Record) -> None:
+        """Note that *record* is durable at *position*."""
+        if self._log and position != max(self._log) + 1:
+            self._violated("state", f"position {position} follows {max(self._log)}")
+        self._log[position] = record
+        match record:
+            case Claimed():
+                pass
+            case Accepted():
+                self._accept(position, record)
+            case _:
+                workflow = self.workflows.get(record.workflow)
+                if workflow is None:
+                    self._violated("state", f"{record} is about no workflow")
+                else:
+                    self._apply(workflow, record)
+
+    def _accept(self, position: int, record: Accepted) -> None:
+        id_ = format_workflow_id(0, position)
+        order = _order_of(record)
+        if order not in self._submitted:
+            self._violated("ghost", f"workflow {id_} holds order {order}, never placed")
+        if record.key:
+            other = self._keys.setdefault((record.type, record.key), position)
+            if other != position:
+                self._violated(
+                    "twice",
+                    f"key {record.key} is workflow {format_workflow_id(0, other)} and "
+                    f"{id_}",
+                )
+        self.workflows[position] = _Workflow(id_, record)
+
+    def _apply(self, workflow: _Workflow, record: WorkflowRecord) -> None:
+        """Fold *record* in, by rules of our own."""
+        kind, problem = "state", ""
+        match record:
+            case Outcome():
+                problem = self._check_outcome(workflow, record)
+                key = (record.step, record.occurrence, int(record.direction))
+                workflow.outcomes.setdefault(key, record)
+            case Aborting():
+                kind, problem = "undo", self._check_aborting(workflow)
+                workflow.aborting = True
+            case Finished():
+                problem = self._check_finished(workflow, record)
+                workflow.finished = record
+            case Carried():
+                carried = {
+                    (o.step, o.occurrence, int(o.direction)): o for o in record.outcomes
+                }
+                if list(carried.items()) != list(workflow.outcomes.items()):
+                    problem = "carries other outcomes"
+            case Cancelled() | Stuck() | Resumed():
+                problem = self._take_persons_word(workflow, record)
+        if problem:
+            self._violated(kind, f"workflow {workflow.id}: {record} {problem}")
+
+    def _check_outcome(self, workflow: _Workflow, record: Outcome) -> str:
+        key = (record.step, record.occurrence, int(record.direction))
+        if key in workflow.outcomes:
+            return "is there twice"
+        if (record.direction is Direction.UNDO) is not workflow.aborting:
+            return "comes on the wrong side of Aborting"
+        return ""
+
+    def _check_aborting(self, workflow: _Workflow) -> str:
+        if workflow.calls:
+            return f"comes while {', '.join(workflow.calls)} is under way"
+        return "comes twice" if workflow.aborting else ""
+
+    def _take_persons_word(
+        self, workflow: _Workflow, record: Cancelled | Stuck | Resumed
+    ) -> str:
+        """Fold in what only people cause, and what only people end."""
+        was_stuck, workflow.stuck = workflow.stuck, isinstance(record, Stuck)
+        match record:
+            case Stuck():
+                return "comes twice" if was_stuck else ""
+            case Resumed():
+                return "" if was_stuck else "comes while it is not stuck"
+            case Cancelled():
+                workflow.cancelled = True
+                return "comes after Aborting" if workflow.aborting else ""
+
+    def _check_finished(self, workflow: _Workflow, record: Finished) -> str:
+        if workflow.finished is not None:
+            return "comes twice"
+        if workflow.stuck:
+            return "comes while it is stuck"
+        if workflow.calls:
+            return f"comes while {', '.join(workflow.calls)} is under way"
+        completed = record.status is EndStatus.COMPLETED
+        if completed is (workflow.aborting or workflow.cancelled):
+            return "does not fit how it went"
+        if not completed and workflow.standing():
+            return f"comes while {workflow.standing()} stands"
+        return ""
+
+    # The world.
+
+    def _check_effect(self, effect: Effect) -> None:
+        known = self._steps.get(effect.key)
+        workflow = self._find(effect.workflow)
+        if known is None or workflow is None or workflow.finished is None:
+            return  # told elsewhere
+        _, step, occurrence, direction = known
+        completed = workflow.finished.status is EndStatus.COMPLETED
+        recorded = workflow.outcomes.get((step, occurrence, direction))
+        if not completed and effect.undoable and not effect.undone:
+            self._violated(
+                "leftover",
+                f"{step}#{occurrence} of workflow {workflow.id} "
+                f"({workflow.accepted.type}) is still done, and the workflow is "
+                f"{_STATUS[workflow.finished.status]}",
+            )
+        elif completed and effect.undone:
+            self._violated(
+                "undo", f"{step} of completed workflow {workflow.id} is undone"
+            )
+        elif completed and recorded is None:
+            self._violated(
+                "unrecorded",
+                f"{step}#{occurrence} of workflow {workflow.id} "
+                f"({workflow.accepted.type}) was done, and its outcome is not recorded",
+            )
+
+    def _find(self, id_: str) -> _Workflow | None:
+        return self.workflows.get(int(parse_workflow_id(id_)[1]))
+
+
+_STATUS = {
+    EndStatus.COMPLETED: "completed",
+    EndStatus.COMPENSATED: "refused",
+    EndStatus.CANCELLED: "cancelled",
+}
+
+
+def _order_of(accepted: Accepted) -> str:
+    return str(msgspec.msgpack.decode(accepted.payload)["order"])
+
+
+def _way(direction: Direction) -> str:
+    return "undo of" if direction is Direction.UNDO else "step"
+
+
+def check(
+    journal_id: str,
+    events: Iterable[Event],
+    effects: Iterable[Effect],
+    problems: Iterable[str],
+) -> list[Violation]:
+    """Return what is wrong with a whole history."""
+    checker = Checker(journal_id)
+    checker.follow(events)
+    checker.finish(effects, problems)
+    return checker.violations
