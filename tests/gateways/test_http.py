@@ -566,7 +566,8 @@ def test_a_closed_gateway_opens_again_at_the_next_call() -> None:
 
 def test_a_name_that_is_not_found_is_nobody_knows() -> None:
     lookup = aiohttp.ClientConnectorDNSError(
-        ConnectionKey("h", 80, False, True, None, None, None), OSError(-2, "no such name")
+        ConnectionKey("h", 80, False, True, None, None, None),
+        OSError(-2, "no such name"),
     )
     answer = HttpGateway("http://h", name="shop").translate(lookup)
     assert isinstance(answer, CommandDelayed)
