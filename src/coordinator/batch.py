@@ -32,6 +32,7 @@ All numbers are little-endian. Three things follow from this layout:
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import msgspec
 
@@ -55,7 +56,8 @@ MAGIC = b"CBAT"
 FORMAT = 1
 CRC_KIND_ZLIB = 1
 ALIGNMENT = 8
-"""Bytes; keeps every header inside one disk sector."""
+"""Bytes; a reader that looks for a batch behind a bad one looks at every eighth. No
+magic lies across two sectors, but a header may."""
 
 _HEADER = struct.Struct("<4sBBBBQQIIII")
 _LENGTH = struct.Struct("<I")
@@ -106,17 +108,25 @@ class Batch(msgspec.Struct, frozen=True, gc=False):
         Raises:
             DecodeError: A record is of no known kind, or they do not fill the batch.
         """
-        view = memoryview(self.data)
-        offset = HEADER_SIZE
-        for position in range(self.first, self.end):
-            (length,) = _LENGTH.unpack_from(view, offset)
-            offset += _LENGTH.size
-            yield Position(position), decode_record(view[offset : offset + length])
-            offset += length
-        if len(self.data) - offset >= ALIGNMENT:
+        data = self.data
+        size = len(data)
+        unpack_length = _LENGTH.unpack_from
+        # An Any, because Position(...) would be the dearest call of this loop.
+        position: Any = self.first
+        end = HEADER_SIZE
+        for _ in range(self.count):
+            start = end + _LENGTH.size
+            if start > size:
+                break
+            (length,) = unpack_length(data, end)
+            end = start + length
+            # A slice of bytes copies, and still costs less than a memoryview.
+            yield position, decode_record(data[start:end])
+            position += 1
+        if position != self.end or not 0 <= size - end < ALIGNMENT:
             raise BatchError(
-                f"{self.count} records of the batch at position {self.first} end at "
-                f"byte {offset} of {len(self.data)}"
+                f"{self.count} records of the batch at position {self.first} do not "
+                f"fill its {size} bytes"
             )
 
 
@@ -166,9 +176,9 @@ def decode_batch(data: bytes | memoryview, offset: int = 0) -> Batch:
         NewerFormatError: Another format than ours.
         BatchError: Anything else that no writer puts there.
     """
-    view = memoryview(data)[offset:]
-    if len(view) < HEADER_SIZE:
-        raise IncompleteBatchError(f"{len(view)} bytes are less than a batch header")
+    available = len(data) - offset
+    if available < HEADER_SIZE:
+        raise IncompleteBatchError(f"{available} bytes are less than a batch header")
     (
         magic,
         format_,
@@ -179,29 +189,23 @@ def decode_batch(data: bytes | memoryview, offset: int = 0) -> Batch:
         first,
         count,
         length,
-        prev,
+        previous_crc,
         crc,
-    ) = _HEADER.unpack_from(view)
+    ) = _HEADER.unpack_from(data, offset)
     if magic != MAGIC:
-        raise BatchError(f"no batch starts here: magic is {bytes(magic)!r}")
-    if format_ != FORMAT:
+        raise BatchError(f"no batch starts here: magic is {magic!r}")
+    # No version writes 0, but a torn write leaves it: the magic, and zeros behind it.
+    if format_ not in (FORMAT, 0):
         raise NewerFormatError(f"batch of format {format_}, this version reads 1")
     size = HEADER_SIZE + length + -length % ALIGNMENT
     if size > BATCH_SIZE_MAX or count == 0:
         raise BatchError(f"batch claims {count} records in {size} bytes")
-    if size > len(view):
-        raise IncompleteBatchError(f"batch of {size} bytes, {len(view)} are there")
-    body = view[HEADER_SIZE:size]
-    actual = zlib.crc32(body, zlib.crc32(view[:_CRC_OFFSET]))
-    if actual != crc:
+    if size > available:
+        raise IncompleteBatchError(f"batch of {size} bytes, {available} are there")
+    content = bytes(data[offset : offset + size])
+    actual = zlib.crc32(content[HEADER_SIZE:], zlib.crc32(content[:_CRC_OFFSET]))
+    if actual != crc or format_ != FORMAT:
         raise BatchError(f"crc is {actual:08x}, the header says {crc:08x}")
     if flags or reserved or crc_kind != CRC_KIND_ZLIB:
         raise NewerFormatError(f"batch with flags {flags} and crc kind {crc_kind}")
-    return Batch(
-        epoch=epoch,
-        first=Position(first),
-        count=count,
-        previous_crc=prev,
-        crc=crc,
-        data=bytes(view[:size]),
-    )
+    return Batch(epoch, first, count, previous_crc, crc, content)

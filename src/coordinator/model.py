@@ -47,6 +47,8 @@ class OutcomeStatus(enum.IntEnum):
 
     DONE = 0
     REFUSED = 1
+    NOTED = 2
+    """Not a service's word: `exec` wrote it down with `append_outcome`."""
 
 
 class EndStatus(enum.IntEnum):

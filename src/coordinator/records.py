@@ -119,6 +119,9 @@ class Finished(_Numbered, frozen=True, tag=4):
     """Completed: MessagePack of the result. Compensated: of the `saga.Refusal`.
     Cancelled: of the reason, a string."""
     at: int
+    ignored: tuple[str, ...] = ()
+    """Steps with a recorded outcome that the run which ended never asked for: the code
+    was changed in between. Their effects stand in the world."""
 
 
 class Stuck(_Numbered, frozen=True, tag=5):

@@ -1,0 +1,159 @@
+"""Who may come in: a limit on commands in memory, and suspended services.
+
+Nothing is ever dropped here: who may not come in waits at the door, which is a
+connection that is not read from, or a `submit` that does not return yet.
+
+A service is suspended by the first command that finds it blocked:
+
+                    blocked                            blocked
+                 .----------.                       .-----------.
+                 |          v   a command gets      |           v
+    (open) --> SUSPENDED ------------------------> RECOVERING (allowance doubles)
+       ^           |   through                         |     |
+       |           |        blocked again: allowance   |     |
+       |           |<-----  back to `probes` ----------'     |
+       '-----------'-----------------------------------------'
+                     no delayed command waits for it
+
+While a service is suspended, the commands that wait for it go on trying, at most
+`allowance` of them at a time, at the slow interval. The first that gets through turns
+the interval to fast and doubles the allowance, as does each after it: a service that
+just came back is not hit by everyone at once. When nobody waits for it, the doors open.
+"""
+
+from collections.abc import Collection, Hashable
+from collections.abc import Set as AbstractSet
+
+__all__ = ["Admission", "Suspension"]
+
+
+class Suspension:
+    """One suspended service."""
+
+    def __init__(self, service: str, probes: int) -> None:
+        self.service = service
+        self.answering = False
+        """True once a command got through since it was last blocked."""
+        self.waiting: set[Hashable] = set()
+        """The delayed commands that it blocked, whether trying at present or not."""
+        self.trying: set[Hashable] = set()
+        """Those of them that are trying at present."""
+        self.allowance = probes
+        """How many may try at a time."""
+        self._probes = probes
+
+    def blocked(self, command: Hashable) -> None:
+        """Note that *command* found the service blocked (again)."""
+        self.answering = False
+        self.allowance = self._probes
+        self.waiting.add(command)
+        self.trying.discard(command)
+
+    def may_try(self, command: Hashable) -> bool:
+        """Take one of the allowed tries; False if none is left."""
+        if command not in self.waiting or command in self.trying:
+            return True
+        if len(self.trying) >= self.allowance:
+            return False
+        self.trying.add(command)
+        return True
+
+    def passed(self) -> None:
+        """Note that the service answered a command."""
+        self.answering = True
+        # Doubling past what waits would only grow a number.
+        self.allowance = min(2 * self.allowance, 2 * len(self.waiting) + self._probes)
+
+
+class Admission:
+    """Counts the commands in memory and knows the suspended services."""
+
+    def __init__(self, commands_max: int, probes: int) -> None:
+        """Open the doors.
+
+        Args:
+            commands_max: How many commands may be in memory, running or delayed.
+            probes: How many commands may try a suspended service at a time.
+        """
+        self.commands_max = commands_max
+        self.count = 0
+        """Commands in memory; more than `commands_max` only after a recovery."""
+        self.suspensions: dict[str, Suspension] = {}
+        self._probes = probes
+
+    def closed_to(self, services: AbstractSet[str] | None) -> str:
+        """Say why a command that needs *services* may not come in; empty if it may.
+
+        None stands for a command that does not declare its services: any suspended
+        service keeps it out.
+        """
+        if self.count >= self.commands_max:
+            return f"{self.count} commands are in memory, the limit is reached"
+        if not self.suspensions:
+            return ""
+        needed = (
+            self.suspensions.keys()
+            if services is None
+            else self.suspensions.keys() & services
+        )
+        return f"suspended: {', '.join(sorted(needed))}" if needed else ""
+
+    @property
+    def closed_to_all(self) -> str:
+        """Why no command at all may come in; empty if some may."""
+        return self.closed_to(frozenset())
+
+    def blocked(self, service: str, command: Hashable) -> None:
+        """Suspend *service*, which *command* found blocked and now waits for."""
+        suspension = self.suspensions.get(service)
+        if suspension is None:
+            suspension = self.suspensions[service] = Suspension(service, self._probes)
+        suspension.blocked(command)
+
+    def may_try(self, command: Hashable) -> bool:
+        """Say whether a delayed *command* may run now.
+
+        It may not while a service that blocked it has as many tries as allowed.
+        """
+        return all(s.may_try(command) for s in self._of(command))
+
+    def passed(self, service: str, command: Hashable) -> bool:
+        """Note that *service* answered *command*.
+
+        Returns:
+            Whether this was the first answer, so that those who wait for it
+            (`Suspension.waiting`) are now due at the fast interval.
+        """
+        suspension = self.suspensions.get(service)
+        if suspension is None:
+            return False
+        first = not suspension.answering
+        suspension.passed()
+        self._release(suspension, command)
+        return first
+
+    def is_answering(self, command: Hashable) -> bool:
+        """Say whether *command* waits only for services that answer again."""
+        mine = self._of(command)
+        return bool(mine) and all(s.answering for s in mine)
+
+    def tried(self, command: Hashable) -> None:
+        """Give back the tries of *command*: its attempt is over."""
+        for suspension in self._of(command):
+            suspension.trying.discard(command)
+
+    def left(self, command: Hashable) -> None:
+        """Forget *command*: it ended, is stuck, or waits for something else now."""
+        for suspension in self._of(command):
+            self._release(suspension, command)
+
+    def _of(self, command: Hashable) -> Collection[Suspension]:
+        if not self.suspensions:
+            return ()
+        return [s for s in self.suspensions.values() if command in s.waiting]
+
+    def _release(self, suspension: Suspension, command: Hashable) -> None:
+        suspension.waiting.discard(command)
+        suspension.trying.discard(command)
+        if not suspension.waiting:
+            del self.suspensions[suspension.service]

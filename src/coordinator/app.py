@@ -1,0 +1,415 @@
+"""`Coordinator`: what users make, start and ask. It puts the other parts together."""
+
+import asyncio
+import inspect
+import os
+import random as random_module
+import socket
+import time
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
+
+from coordinator import values
+from coordinator.engine import Engine, EngineOptions
+from coordinator.errors import (
+    CommandTypeError,
+    CoordinatorError,
+    JournalError,
+    WorkflowCancelledError,
+    WorkflowStuckError,
+)
+from coordinator.journals.urls import open_journal
+from coordinator.model import EndStatus, Random, WorkflowId
+from coordinator.ports import Journal
+from coordinator.runs import CommandType, Outcome, Submission, WorkflowInfo
+from coordinator.workflow import Command
+
+__all__ = ["Coordinator", "Handle", "command_key", "result_of"]
+
+ReceiverT = TypeVar("ReceiverT")
+ResultT = TypeVar("ResultT")
+
+Codec = Callable[[bytes, Any], Any]
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1000
+
+
+class _Waiter:
+    """A caller in this process."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.accepted_id: asyncio.Future[WorkflowId] = loop.create_future()
+        self.outcome: asyncio.Future[Outcome] = loop.create_future()
+
+    def accepted(self, workflow_id: WorkflowId) -> None:
+        if not self.accepted_id.done():
+            self.accepted_id.set_result(workflow_id)
+
+    def ended(self, outcome: Outcome) -> None:
+        if self.outcome.done():  # it was stuck, and nobody has asked since
+            self.outcome = self.outcome.get_loop().create_future()
+        self.outcome.set_result(outcome)
+
+    def refused(self, error: CoordinatorError) -> None:
+        for future in (self.accepted_id, self.outcome):
+            if not future.done():
+                future.set_exception(error)
+                future.exception()  # retrieved: nobody may be waiting
+
+
+class Handle(Generic[ResultT]):
+    """A workflow that was accepted.
+
+    Attributes:
+        id: ``partition-position``, e.g. ``0-1042``.
+    """
+
+    def __init__(self, waiter: _Waiter, result_type: Any) -> None:
+        self.id = waiter.accepted_id.result()
+        self._waiter = waiter
+        self._result_type = result_type
+
+    def __repr__(self) -> str:
+        return f"<Handle of workflow {self.id}>"
+
+    async def result(self) -> ResultT:
+        """Wait until the workflow ends, and return its result. May be called again.
+
+        Cancellation: safe; the workflow goes on.
+
+        Raises:
+            Refused: A service refused, and what was done before was undone.
+            WorkflowCancelledError: An operator cancelled it, and it was undone.
+            WorkflowStuckError: It waits for a person. Calling this again waits for what
+                the person does.
+            JournalError: The coordinator stopped. The workflow goes on when it is
+                started again; ask again, by its key.
+        """
+        waiter = self._waiter
+        future = waiter.outcome
+        outcome = await asyncio.shield(future)
+        if outcome.status is None and waiter.outcome is future:
+            waiter.outcome = future.get_loop().create_future()
+        result: ResultT = result_of(outcome, self._result_type)
+        return result
+
+
+def result_of(outcome: Outcome, result_type: Any) -> Any:
+    """Return what *outcome* says, as the caller of a function would see it.
+
+    Raises:
+        Refused: It was compensated.
+        WorkflowCancelledError: It was cancelled.
+        WorkflowStuckError: It is stuck.
+        DecodeError: Its result does not fit *result_type* (any more).
+    """
+    match outcome.status:
+        case EndStatus.COMPLETED:
+            return values.decode(outcome.value, result_type)
+        case EndStatus.COMPENSATED:
+            raise values.load_refusal(outcome.value)
+        case EndStatus.CANCELLED:
+            reason = values.decode(outcome.value, str)
+            raise WorkflowCancelledError(outcome.workflow_id, reason)
+        case None:
+            raise WorkflowStuckError(outcome.workflow_id, outcome.reason)
+
+
+def command_key(command: Any) -> str:
+    """Return the command's own key; empty if its class defines no ``key`` method.
+
+    Raises:
+        CommandTypeError: Its `key` does not return a string.
+    """
+    class_: type[Any] = type(command)
+    method = getattr(class_, "key", None)
+    if not inspect.isfunction(method):
+        return ""
+    key = method(command)
+    if not isinstance(key, str):
+        raise CommandTypeError(
+            f"{class_.__name__}.key() must return a str, got {key!r}"
+        )
+    return key
+
+
+class Coordinator(Generic[ReceiverT]):
+    """Runs commands as durable workflows.
+
+    ::
+
+        async with Coordinator(Shop(), commands=[PlaceOrder], journal=url) as shop:
+            receipt = await shop.execute(PlaceOrder("o-1", "sku-7", 1999))
+    """
+
+    def __init__(
+        self,
+        receiver: ReceiverT,
+        *,
+        commands: Sequence[type[Command[ReceiverT, Any]]],
+        journal: "str | Journal | None" = None,
+        results: Sequence[type[Any]] = (),
+        failure: Callable[..., object] | None = None,
+        options: EngineOptions | None = None,
+        clock: Callable[[], int] = _now_us,
+        random: Random | None = None,
+    ) -> None:
+        """Check the commands; nothing is opened.
+
+        Args:
+            receiver: The gateway to the services, handed to every `exec`. Its
+                ``aclose``, if it has one, is awaited when the coordinator closes.
+            commands: The command classes. Their order numbers them on cmd-stream.
+            journal: A URL such as ``file:./orders``; ``memory:`` for tests.
+            results: The result classes, in the order of their cmd-stream numbers. By
+                default what the commands return, in their order, then *failure*.
+            failure: A result class that tells a cmd-stream client that its command did
+                not complete; called with ``workflow``, ``status`` (``compensated``,
+                ``cancelled`` or ``stuck``) and ``reason``, all strings. Without it the
+                connection is closed, as the protocol has no other word.
+            options: Bounds.
+            clock: Microseconds since 1970; for tests.
+            random: For jitter; for tests.
+
+        Raises:
+            CommandTypeError: A class can't be used; says which and why.
+        """
+        self.receiver = receiver
+        self.journal = journal
+        self.commands = tuple(commands)
+        self.failure = failure
+        self.results = tuple(results) or _results_of(self.commands, failure)
+        self._types = {class_: _command_type(class_) for class_ in self.commands}
+        _refuse_ambiguous(self._types)
+        self._result_types = {c: values.return_type(c.exec) for c in self.commands}
+        self._codecs: dict[str, Codec] = {"msgpack": values.decode}
+        self._options = options or EngineOptions()
+        self._clock = clock
+        self._random = random or random_module.Random()  # noqa: S311 -- only jitter
+        self._engine: Engine | None = None
+        self._opened: Journal | None = None
+        self._own_journal = False
+
+    def read_payloads(self, name: str, decode: Codec) -> None:
+        """Decode the payloads stored under the codec *name* with *decode*.
+
+        For intakes, before `start`: a command is stored as it was received.
+        """
+        self._codecs[name] = decode
+
+    @property
+    def engine(self) -> Engine:
+        """The running engine, for intakes.
+
+        Raises:
+            RuntimeError: The coordinator is not started.
+        """
+        if self._engine is None:
+            raise RuntimeError(
+                "the coordinator is not started; use `async with coordinator:`"
+            )
+        return self._engine
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def start(self) -> None:
+        """Open the journal, recover what is unfinished, and run it.
+
+        Raises:
+            JournalError: The journal can't be opened; nothing was started.
+            ValueError: No journal was given, or its URL is wrong.
+            RuntimeError: It is started already.
+        """
+        if self._engine is not None:
+            raise RuntimeError("the coordinator is started already")
+        if self.journal is None:
+            raise ValueError(
+                "no journal was given; say Coordinator(..., journal='file:./orders')"
+            )
+        self._own_journal = isinstance(self.journal, str)
+        journal = (
+            await open_journal(self.journal)
+            if isinstance(self.journal, str)
+            else self.journal
+        )
+        engine = Engine(
+            self.receiver,
+            list(self._types.values()),
+            self._codecs,
+            self._options,
+            clock=self._clock,
+            random=self._random,
+        )
+        try:
+            await engine.start(journal, f"pid {os.getpid()} on {socket.gethostname()}")
+        except BaseException:
+            if self._own_journal:
+                await journal.aclose()
+            raise
+        self._opened = journal
+        self._engine = engine
+
+    async def drain(self, deadline_s: float = 30.0) -> bool:
+        """Take nothing new and let the running steps end; `aclose` comes after it.
+
+        Returns:
+            Whether they ended within *deadline_s* seconds.
+        """
+        return await self.engine.drain(deadline_s)
+
+    async def aclose(self) -> None:
+        """Stop, flush, and give the journal up. May be called twice.
+
+        Nothing accepted is lost: what is unfinished goes on at the next start. A call
+        in flight is cut off, and made again under the same key.
+        """
+        engine, self._engine = self._engine, None
+        journal, self._opened = self._opened, None
+        if engine is not None:
+            await engine.aclose()
+        if journal is not None and self._own_journal:
+            await journal.aclose()
+        close = getattr(self.receiver, "aclose", None)
+        if engine is not None and close is not None:
+            await close()
+
+    async def submit(
+        self, command: Command[ReceiverT, ResultT], *, trace: str = ""
+    ) -> Handle[ResultT]:
+        """Have *command* run; it is durable on return.
+
+        Waits while the coordinator has as many commands as it may, or a service that
+        the command needs is suspended. A command with the key of an earlier one is that
+        one: nothing new is stored.
+
+        Args:
+            command: An instance of a registered class.
+            trace: A W3C ``traceparent`` to hand on to the services.
+
+        Cancellation: while it waits, the command is not stored; if it was being stored,
+        it may be.
+
+        Raises:
+            CommandTypeError: Its class is not registered.
+            EncodeError: It can't be stored.
+            NotAcceptedError: The coordinator is stopping, or its disk is full.
+            JournalError: The journal is dead.
+        """
+        engine = self.engine
+        class_ = type(command)
+        type_ = self._types.get(class_)
+        if type_ is None:
+            raise CommandTypeError(
+                f"{class_.__name__} is not registered; say "
+                f"Coordinator(..., commands=[{class_.__name__}, ...])"
+            )
+        waiter = _Waiter(asyncio.get_running_loop())
+        payload = values.encode(command)
+        engine.offer(
+            Submission(type_.name, "msgpack", payload, command_key(command), trace),
+            waiter,
+        )
+        try:
+            await asyncio.shield(waiter.accepted_id)
+        except asyncio.CancelledError:
+            engine.withdraw(waiter)
+            raise
+        return Handle(waiter, self._result_types[class_])
+
+    async def execute(self, command: Command[ReceiverT, ResultT]) -> ResultT:
+        """Have *command* run, and return its result.
+
+        Cancellation: as for `submit`; an accepted command goes on.
+
+        Raises:
+            Exception: As `submit` and `Handle.result`.
+        """
+        handle = await self.submit(command)
+        return await handle.result()
+
+    def workflows(self) -> list[WorkflowInfo]:
+        """Return all unfinished workflows."""
+        return self.engine.workflows()
+
+    def workflow(self, workflow_id: str) -> WorkflowInfo:
+        """Return one unfinished workflow.
+
+        Raises:
+            UnknownWorkflowError: It is not here, or has ended.
+        """
+        return self.engine.workflow(workflow_id)
+
+    async def retry(self, workflow_id: str, *, by: str) -> None:
+        """Run a stuck workflow again; durable on return.
+
+        Raises:
+            UnknownWorkflowError: It is not here, or has ended.
+            WorkflowStateError: It is not stuck.
+        """
+        await self.engine.retry_stuck(workflow_id, by)
+
+    async def cancel(self, workflow_id: str, *, by: str, reason: str = "") -> None:
+        """Stop a workflow and undo what it did; durable on return, done later.
+
+        Raises:
+            UnknownWorkflowError: It is not here, or has ended.
+            WorkflowStateError: It is being undone already.
+        """
+        await self.engine.cancel(workflow_id, by, reason)
+
+    async def wait_failed(self) -> JournalError:
+        """Wait until the journal is dead, and return why: the process must end then."""
+        failed = self.engine.failed
+        assert failed is not None
+        return await asyncio.shield(failed)
+
+
+def _command_type(class_: type[Any]) -> CommandType:
+    """Check a command class.
+
+    Raises:
+        CommandTypeError: It can't be used.
+    """
+    name = getattr(class_, "__name__", repr(class_))
+    exec_ = getattr(class_, "exec", None)
+    if not (inspect.isclass(class_) and inspect.iscoroutinefunction(exec_)):
+        raise CommandTypeError(
+            f"command {name} has no `async def exec(self, workflow, receiver)`"
+        )
+    values.require_storable(class_, f"command {name}")
+    values.require_storable(values.return_type(exec_), f"the result of {name}")
+    services = getattr(class_, "services", None)
+    return CommandType(name, class_, None if services is None else frozenset(services))
+
+
+def _refuse_ambiguous(types: dict[type[Any], CommandType]) -> None:
+    classes: dict[str, type[Any]] = {}
+    for class_, type_ in types.items():
+        other = classes.setdefault(type_.name, class_)
+        if other is not class_:
+            raise CommandTypeError(
+                f"two commands are named {type_.name}: {other.__module__} and "
+                f"{class_.__module__}; the journal tells them apart by name only"
+            )
+
+
+def _results_of(
+    commands: Sequence[type[Any]], failure: Callable[..., object] | None
+) -> tuple[type[Any], ...]:
+    found = [values.return_type(command.exec) for command in commands]
+    if isinstance(failure, type):
+        found.append(failure)
+    return tuple(dict.fromkeys(type_ for type_ in found if isinstance(type_, type)))

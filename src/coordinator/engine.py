@@ -1,0 +1,630 @@
+"""The engine: takes commands in, runs their workflows, delays, resumes, recovers.
+
+    offer --> [waits at the door] --> Accepted, durable --> run --> Ended: tell callers
+                                            ^                |----> Delayed: due later
+                 recovery, due times -------'                |----> Stuck: tell callers
+                 operators (retry, cancel) --'               '----> Parked
+
+One task per running workflow; a delayed one has none. What a run of `exec` may do is
+`execution`'s, who may come in is `admission`'s, when to try again is `schedule`'s, and
+what is known is `log`'s; this module only connects them.
+"""
+
+import asyncio
+import functools
+import logging
+import traceback
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import msgspec
+
+from coordinator.admission import Admission
+from coordinator.commit import Durable
+from coordinator.door import Door
+from coordinator.errors import (
+    CommandTypeError,
+    DecodeError,
+    JournalClosedError,
+    JournalError,
+    NotAcceptedError,
+    UnknownWorkflowError,
+    WorkflowStateError,
+)
+from coordinator.execution import (
+    Delayed,
+    Ended,
+    Execution,
+    Parked,
+    Verdict,
+    describe,
+)
+from coordinator.execution import Stuck as StuckVerdict
+from coordinator.log import Log, LogOptions
+from coordinator.model import (
+    Random,
+    Retry,
+    WorkflowId,
+    format_workflow_id,
+    parse_workflow_id,
+)
+from coordinator.ports import Journal
+from coordinator.records import Accepted, Cancelled, Record, Resumed, Stuck
+from coordinator.runs import (
+    Caller,
+    CommandType,
+    Outcome,
+    Run,
+    Submission,
+    WorkflowInfo,
+)
+from coordinator.schedule import Schedule
+from coordinator.state import Ended as EndedWorkflow
+from coordinator.state import WorkflowState
+from coordinator.workflow import Names
+
+__all__ = ["Engine", "EngineOptions"]
+
+_LOGGER = logging.getLogger("coordinator")
+
+
+class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """The engine's bounds."""
+
+    commands_max: int = 10_000
+    """Commands in memory, running or delayed; beyond it, new ones wait at the door."""
+    probes: int = 4
+    """Commands that may try a suspended service at a time."""
+    threads_max: int = 16
+    """Threads for plain ``def`` steps."""
+    step_timeout_s: float = 30.0
+    """Seconds after which a step without an answer is given up, and asked again."""
+    retry: Retry = Retry()
+    """For steps that name no policy of their own."""
+    log: LogOptions = LogOptions()
+
+
+class Engine:
+    """Runs the workflows of one journal."""
+
+    def __init__(
+        self,
+        receiver: Any,
+        commands: Sequence[CommandType],
+        codecs: Mapping[str, Callable[[bytes, Any], Any]],
+        options: EngineOptions,
+        *,
+        clock: Callable[[], int],
+        random: Random,
+    ) -> None:
+        """Prepare; nothing is opened.
+
+        Args:
+            receiver: Handed to every `exec`.
+            commands: What may be submitted and recovered.
+            codecs: How payloads are decoded, by the names that `Accepted` stores.
+            options: The bounds.
+            clock: Microseconds since 1970.
+            random: For jitter.
+        """
+        self.receiver = receiver
+        self.names = Names(receiver)
+        self.retry = options.retry
+        self.step_timeout_s = options.step_timeout_s
+        self.now = clock
+        self.threads = ThreadPoolExecutor(
+            options.threads_max, thread_name_prefix="coordinator-step"
+        )
+        self.admission = Admission(options.commands_max, options.probes)
+        self.journal: Journal | None = None
+        self._options = options
+        self._commands = {command.name: command for command in commands}
+        self._codecs = codecs
+        self._random = random
+        self._logs: list[Log] = []
+        self._runs: dict[WorkflowId, Run] = {}
+        self._active: set[Run] = set()
+        self._schedule: Schedule | None = None
+        self._door: Door[tuple[Submission, Caller]] = Door()
+        self._next_partition = 0
+        self._closing = ""
+        self._idle = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self.failed: asyncio.Future[JournalError] | None = None
+        """Done when the journal is dead, with the reason: the process must end."""
+        self.on_door: Callable[[], None] = lambda: None
+        """Called when the doors may have opened or closed; see `door_closed`."""
+
+    # -- start and stop --------------------------------------------------------------
+
+    async def start(self, journal: Journal, owner: str) -> None:
+        """Claim *journal*, rebuild what is unfinished, and run it.
+
+        Raises:
+            JournalError: It can't be claimed or read. Nothing was started.
+        """
+        self._loop = asyncio.get_running_loop()
+        self.failed = self._loop.create_future()
+        self.journal = journal
+        try:
+            for number in range(journal.partitions):
+                log = await Log.open(
+                    journal,
+                    number,
+                    owner=owner,
+                    clock=self.now,
+                    options=self._options.log,
+                    on_failure=self._fail,
+                )
+                self._logs.append(log)
+        except BaseException:
+            for log in self._logs:
+                await log.aclose()
+            self._logs.clear()
+            raise
+        self._schedule = Schedule(
+            self._loop,
+            self.admission,
+            self._options.retry,
+            self._random,
+            may_start=lambda: len(self._active) < self._options.commands_max,
+            start=self._start,
+        )
+        for log in self._logs:
+            for state in list(log.state.workflows.values()):
+                run = self._adopt(log, state)
+                run.durable = True
+                if state.stuck is None:
+                    self._schedule.soon(run)
+
+    async def drain(self, deadline_s: float) -> bool:
+        """Take nothing new, let the running steps end, and return.
+
+        Returns:
+            Whether all of them ended within *deadline_s* seconds. What did not is cut
+            off; the next process asks again, under the same keys.
+        """
+        self._close_doors("the coordinator is stopping")
+        for run in self._active:
+            if run.execution is not None:
+                run.execution.park()
+        try:
+            async with asyncio.timeout(deadline_s):
+                while self._active:
+                    self._idle.clear()
+                    await self._idle.wait()
+        except TimeoutError:
+            pass
+        in_time = not self._active
+        await self._abandon()
+        return in_time
+
+    async def aclose(self) -> None:
+        """Stop at once: cut off what runs, flush, give the journal up.
+
+        May be called twice. Nothing acknowledged is lost, and nothing unfinished.
+        """
+        self._close_doors("the coordinator was stopped")
+        await self._abandon()
+        logs, self._logs = self._logs, []
+        for log in logs:
+            await log.aclose()
+        stopped = self._dead() or JournalClosedError("the coordinator was stopped")
+        self._tell_all(stopped)
+        self.threads.shutdown(wait=False, cancel_futures=True)
+
+    @property
+    def schedule(self) -> Schedule:
+        """What is delayed. There once the engine is started."""
+        assert self._schedule is not None
+        return self._schedule
+
+    def _close_doors(self, reason: str) -> None:
+        self._closing = self._closing or reason
+        if self._schedule is not None:
+            self._schedule.stop()
+        while (entry := self._door.pop(lambda _: True)) is not None:
+            entry[1].refused(NotAcceptedError(self._closing))
+        self.on_door()
+
+    async def _abandon(self) -> None:
+        for run in list(self._active):
+            if run.execution is not None:
+                run.execution.abandon()
+            if run.task is not None:
+                run.task.cancel()
+        tasks = {run.task for run in self._active if run.task is not None}
+        if tasks:
+            await asyncio.wait(tasks)
+
+    def _fail(self, error: JournalError) -> None:
+        """The journal is dead: nothing more can be acknowledged, so nothing is done."""
+        _LOGGER.critical("the journal failed, stopping: %s", error)
+        self._close_doors(f"the journal failed: {error}")
+        if self.failed is not None and not self.failed.done():
+            self.failed.set_result(error)
+        for run in list(self._active):
+            if run.execution is not None:
+                run.execution.abandon()
+        self._tell_all(error)
+
+    def _dead(self) -> JournalError | None:
+        failed = self.failed
+        return failed.result() if failed is not None and failed.done() else None
+
+    def _tell_all(self, error: JournalError) -> None:
+        for run in self._runs.values():
+            callers, run.callers = run.callers, ()
+            for caller in callers:
+                caller.refused(error)
+
+    # -- the door --------------------------------------------------------------------
+
+    def offer(self, submission: Submission, caller: Caller) -> None:
+        """Take a command in: at once, or when there is room for it.
+
+        An equal key attaches to the workflow that has it, whatever the doors are. The
+        caller hears of everything else.
+        """
+        if self._closing:
+            caller.refused(self._dead() or NotAcceptedError(self._closing))
+        elif not (submission.key and self._attach(submission, caller)):
+            if self._closed_to(submission.type):
+                self._door.push(submission.type, (submission, caller))
+                self.on_door()
+            else:
+                self._accept(submission, caller)
+
+    def withdraw(self, caller: Caller) -> None:
+        """Forget a caller: at the door, its command goes with it."""
+        self._door.remove(lambda entry: entry[1] is caller)
+        self.on_door()
+
+    @property
+    def door_closed(self) -> str:
+        """Why no command comes in at present; empty if some may."""
+        return (
+            self._closing
+            or self.admission.closed_to_all
+            or (
+                "commands that wait for a suspended service fill the door"
+                if len(self._door) >= self._options.commands_max
+                else ""
+            )
+        )
+
+    def _closed_to(self, type_: str) -> str:
+        return self.admission.closed_to(self._commands[type_].services)
+
+    def _attach(self, submission: Submission, caller: Caller) -> bool:
+        for log in self._logs:
+            found = log.state.find(submission.type, submission.key)
+            if found is None:
+                continue
+            if isinstance(found, EndedWorkflow):
+                id_ = format_workflow_id(log.state.number, found.position)
+                caller.accepted(id_)
+                caller.ended(Outcome(id_, found.type, found.status, found.value))
+            else:
+                self._join(self._runs[found.id], caller)
+            return True
+        return False
+
+    def _join(self, run: Run, caller: Caller) -> None:
+        run.callers = (*run.callers, caller)
+        if not run.durable:
+            return  # told with the others when it is
+        caller.accepted(run.state.id)
+        stuck = run.state.stuck
+        if stuck is not None:
+            caller.ended(self._outcome_stuck(run.state, stuck.reason))
+
+    def _accept(self, submission: Submission, caller: Caller) -> None:
+        log = self._choose(submission.key)
+        full = log.partition.full
+        if full:
+            caller.refused(NotAcceptedError(f"no new command is taken: {full}"))
+            return
+        accepted = Accepted(
+            submission.type,
+            submission.codec,
+            submission.payload,
+            self.now(),
+            submission.key,
+            submission.trace,
+        )
+        try:
+            state, durable = log.accept(accepted)
+        except JournalError as error:
+            caller.refused(error)
+            return
+        run = self._adopt(log, state)
+        run.callers = (caller,)
+        run.command = submission.command
+        self._start(run, durable)
+
+    def _choose(self, key: str) -> Log:
+        """Return the partition for a new command: by its key, or in turn."""
+        count = len(self._logs)
+        if count == 1:
+            return self._logs[0]
+        if key:
+            return self._logs[zlib.crc32(key.encode()) % count]
+        self._next_partition = (self._next_partition + 1) % count
+        return self._logs[self._next_partition]
+
+    def _open_door(self) -> None:
+        """Let in who may come in now, in the order they came."""
+        if self._closing:
+            return
+        while (entry := self._door.pop(self._is_open_to)) is not None:
+            submission, caller = entry
+            # Another of the same key may have come in before it.
+            if not (submission.key and self._attach(submission, caller)):
+                self._accept(submission, caller)
+        self.on_door()
+
+    def _is_open_to(self, type_: str) -> bool:
+        return not self._closed_to(type_)
+
+    # -- running ---------------------------------------------------------------------
+
+    def _adopt(self, log: Log, state: WorkflowState) -> Run:
+        run = self._runs[state.id] = Run(log, state)
+        self._count(run, state.stuck is None)
+        return run
+
+    def _count(self, run: Run, counted: bool) -> None:
+        """Count *run* among the commands in memory, or no longer."""
+        if run.counted is not counted:
+            run.counted = counted
+            self.admission.count += 1 if counted else -1
+
+    def _start(self, run: Run, durable: Durable | None = None) -> None:
+        assert self._loop is not None
+        assert run.task is None
+        self._active.add(run)
+        run.task = self._loop.create_task(self._drive(run, durable))
+
+    async def _drive(self, run: Run, durable: Durable | None) -> None:
+        """Run one workflow until it ends, is delayed, stuck or parked."""
+        try:
+            if durable is not None:
+                await durable
+                run.durable = True
+                for caller in run.callers:
+                    caller.accepted(run.state.id)
+            verdict = await self._execute(run)
+            await self._conclude(run, verdict)
+        except JournalError as error:
+            self._fail_run(run, error)
+        except asyncio.CancelledError:
+            pass  # abandoned: the process ends, and nobody waits for this task's end
+        except Exception:  # noqa: BLE001 -- a bug of ours must not take the rest along
+            run.last_error = traceback.format_exc()
+            _LOGGER.critical("bug: workflow %s\n%s", run.state.id, run.last_error)
+        finally:
+            self._put_down(run)
+
+    def _put_down(self, run: Run) -> None:
+        """See to it that *run*, whose task ends, is taken up again if it has to be."""
+        run.task = run.execution = None
+        self._active.discard(run)
+        self.admission.tried(run)
+        if not self._active:
+            self._idle.set()
+        state = run.state
+        over = state.finished is not None or state.stuck is not None
+        if over:
+            self._count(run, counted=False)
+            if self.admission.suspensions:
+                self.admission.left(run)
+            if len(self._door):
+                self._open_door()
+        elif not self._closing and run not in self.schedule:
+            # An operator changed its state while it was being put down, or a bug of
+            # ours did; either way it must not be forgotten.
+            self.schedule.later(run, self.retry)
+
+    def _fail_run(self, run: Run, error: JournalError) -> None:
+        callers, run.callers = run.callers, ()
+        for caller in callers:
+            caller.refused(error)
+
+    async def _execute(self, run: Run) -> Verdict:
+        if self._closing:
+            return Parked()
+        try:
+            command = self._decode(run)
+        except (CommandTypeError, DecodeError) as error:
+            return StuckVerdict(str(error))
+        assert self.journal is not None
+        execution = Execution(
+            self,
+            run.state,
+            run.log.append,
+            journal_id=self.journal.id,
+            epoch=run.log.partition.epoch,
+            failures=run.failures,
+            passed=functools.partial(self._passed, run),
+        )
+        run.execution = execution
+        return await execution.run(command)
+
+    def _passed(self, run: Run, service: str) -> None:
+        if service in self.admission.suspensions:
+            self.schedule.passed(run, service)
+            self._open_door()
+
+    def _decode(self, run: Run) -> Any:
+        """Return the command, made anew: the one of an earlier run may be changed.
+
+        Raises:
+            CommandTypeError: The code no longer has its type.
+            DecodeError: The payload no longer fits it.
+        """
+        command, run.command = run.command, None
+        if command is not None:
+            return command
+        accepted = run.state.accepted
+        type_ = self._commands.get(accepted.type)
+        if type_ is None:
+            raise CommandTypeError(
+                f"the code has no command {accepted.type} any more; put it back and "
+                f"retry"
+            )
+        decode = self._codecs.get(accepted.codec)
+        if decode is None:
+            raise CommandTypeError(
+                f"{accepted.type} is stored as {accepted.codec!r}, which this process "
+                f"does not read"
+            )
+        try:
+            return decode(accepted.payload, type_.class_)
+        except DecodeError:
+            raise
+        except Exception as error:
+            raise DecodeError(f"{accepted.type}: {error}") from error
+
+    async def _conclude(self, run: Run, verdict: Verdict) -> None:
+        state = run.state
+        match verdict:
+            case Ended(finished):
+                del self._runs[state.id]
+                callers, run.callers = run.callers, ()
+                type_ = state.accepted.type
+                for caller in callers:
+                    caller.ended(
+                        Outcome(state.id, type_, finished.status, finished.value)
+                    )
+            case Delayed(cause, step, retry):
+                run.last_error = f"{step}: {describe(cause)}"
+                self.schedule.delayed(run, cause, retry)
+                self._open_door()
+            case StuckVerdict(reason):
+                await run.log.append(Stuck(state.position, reason, self.now()))
+                _LOGGER.error("workflow %s is stuck: %s", state.id, reason)
+                for caller in run.callers:
+                    caller.ended(self._outcome_stuck(state, reason))
+            case Parked():
+                pass
+
+    def _outcome_stuck(self, state: WorkflowState, reason: str) -> Outcome:
+        return Outcome(state.id, state.accepted.type, None, b"", reason)
+
+    # -- for `execution.Host` --------------------------------------------------------
+
+    def warn(self, message: str) -> None:
+        """Tell people."""
+        _LOGGER.warning("%s", message)
+
+    # -- operators -------------------------------------------------------------------
+
+    async def retry_stuck(self, workflow_id: str, by: str) -> None:
+        """Run a stuck workflow again; durable on return.
+
+        Raises:
+            UnknownWorkflowError: It is not here, or has ended.
+            WorkflowStateError: It is not stuck.
+            JournalError: The journal is dead.
+        """
+        run = self._find(workflow_id)
+        if run.state.stuck is None:
+            raise WorkflowStateError(
+                f"workflow {workflow_id} is {run.state.describe()}, not stuck; there "
+                f"is nothing to retry"
+            )
+        await self._resume(run, Resumed(run.state.position, by, self.now()))
+
+    async def cancel(self, workflow_id: str, by: str, reason: str) -> None:
+        """Stop a workflow and undo what it did; the decision is durable on return.
+
+        Steps of which nobody knows are asked again first, under the same keys.
+
+        Raises:
+            UnknownWorkflowError: It is not here, or has ended.
+            WorkflowStateError: It is being undone already.
+            JournalError: The journal is dead.
+        """
+        run = self._find(workflow_id)
+        state = run.state
+        if state.aborting is not None or state.cancelled is not None:
+            raise WorkflowStateError(f"workflow {workflow_id} is being undone already")
+        if state.finished is not None:
+            raise WorkflowStateError(f"workflow {workflow_id} has just ended")
+        record = Cancelled(state.position, by, reason, self.now())
+        if run.task is None:
+            await self._resume(run, record)
+            return
+        durable = run.log.append(record)
+        if run.execution is not None:
+            run.execution.cancel()
+        await durable
+
+    async def _resume(self, run: Run, record: Record) -> None:
+        durable = run.log.append(record)
+        self._count(run, counted=True)
+        run.failures.clear()
+        run.delays = 0
+        run.last_error = ""
+        self.schedule.remove(run)
+        self._start(run)
+        await durable
+
+    def _find(self, workflow_id: str) -> Run:
+        run = self._runs.get(WorkflowId(workflow_id))
+        if run is None or not run.durable:
+            try:
+                parse_workflow_id(workflow_id)
+            except ValueError as error:
+                raise UnknownWorkflowError(str(error)) from error
+            raise UnknownWorkflowError(
+                f"no unfinished workflow {workflow_id} is here; see `coordinator show`"
+            )
+        return run
+
+    def attach(self, workflow_id: str, caller: Caller) -> None:
+        """Tell *caller* when that workflow ends.
+
+        Raises:
+            UnknownWorkflowError: It is not here, or has ended.
+        """
+        run = self._find(workflow_id)
+        self._join(run, caller)
+
+    def detach(self, workflow_id: str, caller: Caller) -> None:
+        """Forget *caller*; its workflow goes on."""
+        run = self._runs.get(WorkflowId(workflow_id))
+        if run is not None:
+            run.callers = tuple(c for c in run.callers if c is not caller)
+
+    def workflows(self) -> list[WorkflowInfo]:
+        """Return all unfinished workflows, for people."""
+        return [self._info(run) for run in self._runs.values()]
+
+    def workflow(self, workflow_id: str) -> WorkflowInfo:
+        """Return one unfinished workflow.
+
+        Raises:
+            UnknownWorkflowError: It is not here, or has ended.
+        """
+        return self._info(self._find(workflow_id))
+
+    def _info(self, run: Run) -> WorkflowInfo:
+        state = run.state
+        status = state.describe()
+        if state.stuck is None and run.task is None:
+            status = "delayed" if status == "running" else f"{status}, delayed"
+        return WorkflowInfo(
+            id=state.id,
+            type=state.accepted.type,
+            key=state.accepted.key,
+            status=status,
+            accepted_at=state.accepted.at,
+            outcomes=len(state.outcomes),
+            attempts=run.delays,
+            reason=state.stuck.reason if state.stuck is not None else run.last_error,
+            due_s=self.schedule.due_in_s(run),
+        )

@@ -1,0 +1,615 @@
+"""One run of `exec`, from its first step to what came of it.
+
+    exec --> settle what is in flight --> judge --> Finished
+                                            |-----> Aborting --> undo ... --> Finished
+                                            |-----> Stuck
+                                            |-----> delayed: nothing is written
+                                            '-----> parked:  nothing is written
+
+Each outcome is durable before `exec` goes on, so a crash at any await repeats at most
+the calls in flight, under the same keys. Nothing is in flight when it is judged: a call
+made from a task of the user's is a task of ours, which outlives the user's.
+
+The calls of `exec`'s own task run in that task, without one of their own: the common
+case costs no task. If that task is cancelled (by ``asyncio.timeout`` around a step,
+say), the call ends unknown, and the run is delayed.
+"""
+
+import asyncio
+import contextvars
+import inspect
+import traceback
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Executor
+from typing import Any, Protocol, TypeAlias, TypeVar
+
+import msgspec
+
+from coordinator import values
+from coordinator.commit import Durable
+from coordinator.context import _CURRENT, StepContext
+from coordinator.errors import (
+    CommandBlocked,
+    CommandDelayed,
+    ConcurrentStepsError,
+    DecodeError,
+    EncodeError,
+    JournalError,
+    Refused,
+)
+from coordinator.model import (
+    Direction,
+    EndStatus,
+    OutcomeStatus,
+    Retry,
+    StepId,
+    idempotency_key,
+    service_of,
+)
+from coordinator.records import Aborting, Finished, Outcome, Record
+from coordinator.saga import Answer, Attempt, Mode, Unwind, undo_plan
+from coordinator.state import WorkflowState
+from coordinator.workflow import Names, RecordedOutcome, Step, Workflow
+
+__all__ = ["Delayed", "Ended", "Execution", "Host", "Parked", "Stuck", "Verdict"]
+
+T = TypeVar("T")
+
+TRACEBACK_SIZE_MAX = 4000
+"""Characters of a traceback that are kept, from its end."""
+
+
+class Ended(msgspec.Struct, frozen=True):
+    """`Finished` is durable."""
+
+    finished: Finished
+
+
+class Delayed(msgspec.Struct, frozen=True):
+    """Nobody knows what became of a step: run again later."""
+
+    cause: BaseException
+    step: str
+    retry: Retry
+
+
+class Stuck(msgspec.Struct, frozen=True):
+    """A person must look. Not yet recorded."""
+
+    reason: str
+
+
+class Parked(msgspec.Struct, frozen=True):
+    """The process is about to stop; the next one goes on."""
+
+
+Verdict: TypeAlias = Ended | Delayed | Stuck | Parked
+
+
+class Host(Protocol):
+    """What an execution needs of the engine."""
+
+    receiver: Any
+    names: Names
+    retry: Retry
+    step_timeout_s: float
+
+    @property
+    def threads(self) -> Executor:
+        """Where plain ``def`` steps run."""
+        ...
+
+    def now(self) -> int:
+        """Return microseconds since 1970."""
+        ...
+
+    def warn(self, message: str) -> None:
+        """Tell people."""
+        ...
+
+
+class Execution:
+    """One run of `exec`. Made for one use."""
+
+    def __init__(
+        self,
+        host: Host,
+        state: WorkflowState,
+        append: Callable[[Record], Durable],
+        *,
+        journal_id: str,
+        epoch: int,
+        failures: dict[tuple[StepId, Direction], int],
+        passed: Callable[[str], None],
+    ) -> None:
+        """Prepare a run over what is recorded in *state*.
+
+        Args:
+            host: The engine.
+            state: Of the workflow; changes with what is appended.
+            append: Applies a record to *state* and to the journal.
+            journal_id: Part of every idempotency key.
+            epoch: Handed to the services as a fencing token.
+            failures: How often each step was unknown in a row; kept between runs.
+            passed: Called with the name of a service that answered.
+        """
+        self.attempt = Attempt(state)
+        self._host = host
+        self._state = state
+        self._append = append
+        self._journal_id = journal_id
+        self._epoch = epoch
+        self._failures = failures
+        self._passed = passed
+        self._undoable: dict[StepId, Step[Any]] = {}
+        self._calls: set[asyncio.Task[Any]] = set()
+        self._task: asyncio.Task[Any] | None = None
+        self._inline = False
+        self._failed_step: Step[Any] | None = None
+        self._failed_direction = Direction.DO
+        self._result_type: Any = Any
+        self._abandoned = False
+
+    # -- from outside ----------------------------------------------------------------
+
+    def cancel(self) -> None:
+        """Turn back: `Cancelled` was just recorded. What is in flight is awaited."""
+        self.attempt.cancel()
+        self._interrupt()
+
+    def park(self) -> None:
+        """Stop at the next step. What is in flight is awaited."""
+        self.attempt.park()
+        self._interrupt()
+
+    def abandon(self) -> None:
+        """Stop at once, whatever is in flight: the process ends, or the journal did."""
+        self._abandoned = True
+        for task in (self._task, *self._calls):
+            if task is not None:
+                task.cancel()
+
+    def _interrupt(self) -> None:
+        """Wake `exec` from whatever it waits for, unless that is a call of ours."""
+        if self._task is not None and not self._inline:
+            self.attempt.unwound = True
+            self._task.cancel()
+
+    # -- the run ---------------------------------------------------------------------
+
+    async def run(self, command: Any) -> Verdict:
+        """Run *command* and return what came of it.
+
+        Cancellation: cancels `exec`, leaves what is in flight; only for a process that
+        is about to end.
+
+        Raises:
+            JournalError: The journal is dead; so is the engine.
+        """
+        workflow = Workflow(
+            self, self._host.names, self._state.id, self._state.accepted.key
+        )
+        self._task = asyncio.current_task()
+        self._result_type = values.return_type(command.exec)
+        result: Any = None
+        error: BaseException | None = None
+        try:
+            result = await command.exec(workflow, self._host.receiver)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as raised:  # noqa: BLE001 -- user code: anything may come
+            error = raised
+        self._task = None
+        while self._calls:
+            await asyncio.wait(self._calls)
+        if self._abandoned:
+            raise asyncio.CancelledError
+        if isinstance(self.attempt.stopped_by, JournalError):
+            raise self.attempt.stopped_by
+        return await self._judge(result, error)
+
+    async def _judge(self, result: Any, error: BaseException | None) -> Verdict:
+        attempt = self.attempt
+        if attempt.stopped_by is not None:
+            return self._judge_stop(attempt.stopped_by)
+        if self._state.aborting is not None:
+            return await self._compensate(error)
+        if attempt.mode is Mode.CANCELLING:
+            return await self._turn_back_cancelled(error)
+        if attempt.unwound:
+            return Parked()
+        if error is None:
+            return await self._complete(result)
+        refusal = attempt.refusal_in(error)
+        if refusal is not None:
+            return await self._turn_back(refusal)
+        if isinstance(error, CommandDelayed):
+            return self._judge_stop(error)
+        return Stuck(f"exec raised {describe(error)}")
+
+    def _judge_stop(self, cause: BaseException) -> Verdict:
+        """Say what an unknown step, or a bug found in one, comes to."""
+        step = self._failed_step
+        name = f"{step.id}" if step is not None else "exec"
+        if isinstance(cause, ConcurrentStepsError | DecodeError | EncodeError):
+            return Stuck(f"{name}: {cause}")
+        policy = (step.retry_policy if step is not None else None) or self._host.retry
+        key = (step.id if step is not None else StepId("", 0), self._failed_direction)
+        failures = self._failures.get(key, 0)
+        if not isinstance(cause, CommandBlocked):
+            failures += 1
+            self._failures[key] = failures
+            delayed = isinstance(cause, CommandDelayed)
+            limit = policy.delays_max if delayed else policy.attempts_max
+            if limit is not None and failures >= limit:
+                what = "undo of " if self._failed_direction is Direction.UNDO else ""
+                return Stuck(
+                    f"{what}{name} failed {failures} times, last: "
+                    f"{describe(cause)}{self._standing()}"
+                )
+        return Delayed(cause, name, policy)
+
+    def _standing(self) -> str:
+        standing = self._state.standing()
+        if self._state.aborting is None or not standing:
+            return ""
+        return f"; still done: {', '.join(map(str, standing))}"
+
+    async def _complete(self, result: Any) -> Verdict:
+        try:
+            data, _ = values.round_trip(result, self._result_type)
+        except EncodeError as error:
+            return Stuck(f"the result: {error}")
+        ignored = tuple(map(str, self.attempt.ignored()))
+        if ignored:
+            self._host.warn(
+                f"workflow {self._state.id} completed without asking for "
+                f"{', '.join(ignored)}, which an earlier version of its code did"
+            )
+        return await self._finish(EndStatus.COMPLETED, data, ignored)
+
+    async def _finish(
+        self, status: EndStatus, value: bytes, ignored: tuple[str, ...] = ()
+    ) -> Verdict:
+        finished = Finished(
+            self._state.position, status, value, self._host.now(), ignored
+        )
+        await self._append(finished)
+        return Ended(finished)
+
+    # -- turning back ----------------------------------------------------------------
+
+    async def _turn_back(self, refusal: Refused) -> Verdict:
+        """Write down the decision; only then undo."""
+        await self._append(
+            Aborting(
+                self._state.position,
+                refusal.reason or type(refusal).__name__,
+                self._host.now(),
+                values.refusal_of(refusal),
+            )
+        )
+        return await self._compensate(refusal)
+
+    async def _turn_back_cancelled(self, error: BaseException | None) -> Verdict:
+        cancelled = self._state.cancelled
+        assert cancelled is not None
+        # Interrupted by `park`, not by `cancel`: a step may have been left unstarted
+        # that a crash left unknown. The next process finds out.
+        if self.attempt.parked and self.attempt.unwound:
+            return Parked()
+        missing = self._missing(error)
+        if missing is not None:
+            return missing
+        reason = f"cancelled by {cancelled.by}: {cancelled.reason}"
+        await self._append(Aborting(self._state.position, reason, self._host.now()))
+        return await self._compensate(error)
+
+    def _missing(self, error: BaseException | None) -> Stuck | None:
+        """Return a verdict if something stands that this run has no undo for."""
+        standing = set(self._state.standing())
+        missing = [step for step in self.attempt.ignored() if step in standing]
+        if not missing:
+            return None
+        why = "" if error is None else f" (exec ended with {describe(error)})"
+        return Stuck(
+            f"can't undo {', '.join(map(str, missing))}: recorded as done, but exec no "
+            f"longer asks for it{why}{self._standing()}"
+        )
+
+    async def _compensate(self, error: BaseException | None) -> Verdict:
+        state = self._state
+        missing = self._missing(error)
+        if missing is not None:
+            return missing
+        for step_id in undo_plan(state, self._undoable):
+            if self.attempt.parked:
+                return Parked()
+            step = self._undoable[step_id]
+            try:
+                await self._undo(step)
+            except Refused as refusal:
+                return Stuck(
+                    f"undo of {step_id} was refused: {refusal}{self._standing()}"
+                )
+            except JournalError:
+                raise
+            except Exception as failure:  # noqa: BLE001 -- judged like a step's
+                self._failed_step, self._failed_direction = step, Direction.UNDO
+                return self._judge_stop(failure)
+        assert state.aborting is not None
+        if state.cancelled is not None:
+            reason = values.encode(state.aborting.reason)
+            return await self._finish(EndStatus.CANCELLED, reason)
+        return await self._finish(EndStatus.COMPENSATED, state.aborting.refusal)
+
+    async def _undo(self, step: Step[Any]) -> None:
+        recorded = self._state.outcome(step.id)
+        assert recorded is not None
+        assert step.undo_function is not None
+        value = values.decode(recorded.value, step.callee.returns)
+        function = step.undo_function
+        is_async = self._host.names.of(function).is_async
+        await self._invoke(step, Direction.UNDO, function, is_async, (value,), {})
+        await self._record(step, Direction.UNDO, OutcomeStatus.DONE, values.NONE)
+
+    # -- steps -----------------------------------------------------------------------
+
+    def number(self, name: str) -> StepId:
+        """Return the identity of the next step of that name."""
+        return self.attempt.number(name)
+
+    def renumber(self, step: StepId, name: str) -> StepId:
+        """Give a step that was just numbered another name."""
+        return self.attempt.renumber(step, name)
+
+    async def perform(self, step: Step[T]) -> T:
+        """Replay, call or unwind *step*; see `saga.Attempt.answer`."""
+        answer = self.attempt.answer(step.id)
+        if answer is Answer.REPLAY:
+            return self._replay(step)
+        if answer is Answer.CALL:
+            if asyncio.current_task() is not self._task:
+                return await self._detach(step)
+            self._inline = True
+            try:
+                return await self._call(step)
+            finally:
+                self._inline = False
+        raise self._stop_error(answer)
+
+    def start(self, step: Step[T]) -> Awaitable[T]:
+        """As `perform`, in a task if there is anything to wait for."""
+        answer = self.attempt.answer(step.id)
+        if answer is Answer.CALL:
+            return self._detach(step)
+        known: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        if answer is Answer.REPLAY:
+            try:
+                known.set_result(self._replay(step))
+            except (Refused, DecodeError) as error:
+                known.set_exception(error)
+        else:
+            known.set_exception(self._stop_error(answer))
+        known.exception()  # retrieved: its waiter may be cancelled before it asks
+        return known
+
+    def _stop_error(self, answer: Answer) -> BaseException:
+        if answer is Answer.UNWIND:
+            return Unwind()
+        assert self.attempt.stopped_by is not None
+        return self.attempt.stopped_by
+
+    def _detach(self, step: Step[T]) -> Awaitable[T]:
+        """Call *step* in a task of ours, which the caller's cancellation spares."""
+        task = asyncio.get_running_loop().create_task(self._call(step))
+        self._calls.add(task)
+        task.add_done_callback(self._call_done)
+        return asyncio.shield(task)
+
+    def _call_done(self, task: "asyncio.Task[Any]") -> None:
+        self._calls.discard(task)
+        if not task.cancelled():
+            task.exception()  # retrieved: its waiter may have been cancelled
+
+    def _replay(self, step: Step[T]) -> T:
+        outcome = self._state.outcome(step.id)
+        assert outcome is not None
+        if outcome.status is OutcomeStatus.REFUSED:
+            refusal = values.load_refusal(outcome.value)
+            self.attempt.refused(step.id, refusal)
+            raise refusal
+        try:
+            value: T = values.decode(outcome.value, step.callee.returns)
+        except DecodeError as error:
+            self._stop(step, error)
+            raise
+        if step.undo_function is not None:
+            self._undoable[step.id] = step
+        return value
+
+    def _stop(self, step: Step[Any], cause: BaseException) -> None:
+        if self.attempt.stopped_by is None:
+            self._failed_step = step
+        self.attempt.stop(cause)
+
+    async def _call(self, step: Step[T]) -> T:
+        """Call the service, and return when what it said is durable."""
+        attempt = self.attempt
+        try:
+            attempt.begin(step.id)
+        except ConcurrentStepsError as error:
+            self._stop(step, error)
+            raise
+        try:
+            callee = step.callee
+            value = await self._invoke(
+                step,
+                Direction.DO,
+                step.function,
+                callee.is_async,
+                step.args,
+                step.kwargs,
+            )
+            data, value = values.round_trip(value, callee.returns)
+            await self._record(step, Direction.DO, OutcomeStatus.DONE, data)
+        except Refused as refusal:
+            await self._record(
+                step, Direction.DO, OutcomeStatus.REFUSED, values.refusal_of(refusal)
+            )
+            attempt.refused(step.id, refusal)
+            if attempt.turning:
+                raise self._turned() from refusal
+            raise
+        except BaseException as error:
+            # Also a cancellation: the call was cut off, so nobody knows.
+            unknown = (
+                CommandDelayed("the call was cancelled")
+                if isinstance(error, asyncio.CancelledError)
+                else error
+            )
+            self._stop(step, unknown)
+            raise
+        finally:
+            attempt.end(step.id)
+        if step.undo_function is not None:
+            self._undoable[step.id] = step
+        if attempt.turning:
+            raise self._turned()
+        result: T = value
+        return result
+
+    def _turned(self) -> Unwind:
+        self.attempt.unwound = True
+        return Unwind()
+
+    async def _record(
+        self, step: Step[Any], direction: Direction, status: OutcomeStatus, value: bytes
+    ) -> None:
+        """Write down what a service said; durable on return."""
+        service = step.service_of
+        name = step.id.name
+        durable = self._append(
+            Outcome(
+                workflow=self._state.position,
+                step=name,
+                occurrence=step.id.occurrence,
+                value=value,
+                at=self._host.now(),
+                direction=direction,
+                status=status,
+                service="" if service == service_of(name) else service,
+            )
+        )
+        if direction is Direction.DO:
+            self.attempt.learned(step.id)
+        if self._failures:
+            self._failures.pop((step.id, direction), None)
+        await durable
+        self._passed(service)
+
+    async def _invoke(
+        self,
+        step: Step[Any],
+        direction: Direction,
+        function: Callable[..., Any],
+        is_async: bool,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        """Call *function* with the step's context and time-out.
+
+        Raises:
+            CommandDelayed: No answer in time, or the connection was lost.
+            BaseException: Whatever *function* raises.
+        """
+        id_ = self._state.id
+        timeout_s = step.timeout_s or self._host.step_timeout_s
+        timer = asyncio.timeout(timeout_s)
+        token = _CURRENT.set(
+            StepContext(
+                idempotency_key(self._journal_id, id_, step.id, direction),
+                self._epoch,
+                id_,
+                step.id,
+                direction,
+                self._failures.get((step.id, direction), 0),
+                self._state.accepted.trace,
+            )
+        )
+        try:
+            async with timer:
+                try:
+                    return await (
+                        function(*args, **kwargs)
+                        if is_async
+                        else self._in_thread(function, args, kwargs)
+                    )
+                except (TimeoutError, ConnectionError) as error:
+                    raise CommandDelayed(describe(error)) from error
+                except SystemExit as error:
+                    # In a task it would end the loop, and everybody else with it.
+                    raise RuntimeError(f"the step raised {error!r}") from error
+        except TimeoutError as error:
+            assert timer.expired()
+            raise CommandDelayed(f"no answer within {timeout_s} s") from error
+        finally:
+            _CURRENT.reset(token)
+
+    async def _in_thread(
+        self,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        context = contextvars.copy_context()
+        value: Any = await asyncio.get_running_loop().run_in_executor(
+            self._host.threads, lambda: context.run(function, *args, **kwargs)
+        )
+        # A plain callable that returns an awaitable is as good as an ``async def``.
+        return await value if inspect.isawaitable(value) else value
+
+    # -- the primitives --------------------------------------------------------------
+
+    def outcomes(self) -> tuple[RecordedOutcome, ...]:
+        """Return what is recorded, in order."""
+        return tuple(
+            RecordedOutcome(
+                service=outcome.service or service_of(outcome.step),
+                step=outcome.step,
+                occurrence=outcome.occurrence,
+                status=outcome.status,
+                value=values.decode(outcome.value, Any),
+            )
+            for outcome in self._state.outcomes.values()
+            if outcome.direction is Direction.DO
+        )
+
+    async def append_outcome(self, service: str, value: object) -> None:
+        """Record *value* behind all that is recorded of *service* already."""
+        attempt = self.attempt
+        if attempt.stopped_by is not None:
+            raise attempt.stopped_by
+        if attempt.turning:
+            raise self._turned()
+        data = values.encode(value)
+        occurrence = sum(o.step == service for o in self._state.outcomes.values())
+        await self._append(
+            Outcome(
+                self._state.position,
+                service,
+                occurrence,
+                data,
+                self._host.now(),
+                status=OutcomeStatus.NOTED,
+            )
+        )
+
+
+def describe(error: BaseException) -> str:
+    """Return an exception in a line, with its traceback behind it if it is a bug."""
+    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    if isinstance(error, CommandDelayed | Refused | TimeoutError | ConnectionError):
+        return text
+    lines = "".join(traceback.format_exception(error))
+    return f"{text}\n{lines[-TRACEBACK_SIZE_MAX:]}"

@@ -1,0 +1,219 @@
+"""One opened partition: its state, what is appended to it, and its checkpoints.
+
+    open:    claim --> load checkpoint --> fold what lies behind it
+    append:  apply to the state, and into the group that is written next
+    checkpoint, every `checkpoint_size` bytes and when closed:
+             [carry over the workflows that pin an old tail]
+             --> capture low and keys --> wait until all of it is durable
+             --> save --> trim what lies before low
+
+A crash between any two of these leaves an older checkpoint, from which recovery reads
+more. The capture waits for its own records: a checkpoint that knew of a result that is
+not durable would give out that result after a crash.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+import msgspec
+
+from coordinator.commit import Durable, GroupCommit
+from coordinator.errors import (
+    DecodeError,
+    JournalDamagedError,
+    JournalError,
+    JournalFullError,
+)
+from coordinator.model import Position
+from coordinator.ports import Journal, Partition
+from coordinator.records import Accepted, Record
+from coordinator.state import (
+    InvalidRecordError,
+    PartitionState,
+    WorkflowState,
+    decode_checkpoint,
+)
+
+__all__ = ["Log", "LogOptions"]
+
+_LOGGER = logging.getLogger("coordinator")
+
+
+class LogOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How much is remembered, and how often it is written down."""
+
+    keys_max: int = 100_000
+    """Ended keyed workflows that are remembered, so that asking again gets the same
+    answer; about 300 bytes each in memory."""
+    keys_age_s_max: float = 24 * 3600
+    """Seconds for which they are remembered at most."""
+    checkpoint_size: int = 64 * 1024 * 1024
+    """Bytes appended between two checkpoints: bounds what a restart reads."""
+    carry_after: int = 4
+    """Checkpoints after which a workflow is written again at the head, so that the
+    segments behind it may go."""
+
+
+class Log:
+    """One opened partition."""
+
+    def __init__(
+        self,
+        partition: Partition,
+        state: PartitionState,
+        clock: Callable[[], int],
+        options: LogOptions,
+        on_failure: Callable[[JournalError], None],
+    ) -> None:
+        self.partition = partition
+        self.state = state
+        self._clock = clock
+        self._options = options
+        self._on_failure = on_failure
+        self._commit = GroupCommit(partition, on_failure)
+        self._checkpoint_at = options.checkpoint_size
+        self._checkpoint_ends: list[int] = []
+        self._checkpointing: asyncio.Task[None] | None = None
+
+    @classmethod
+    async def open(
+        cls,
+        journal: Journal,
+        number: int,
+        *,
+        owner: str,
+        clock: Callable[[], int],
+        options: LogOptions,
+        on_failure: Callable[[JournalError], None],
+    ) -> "Log":
+        """Claim partition *number* of *journal* and rebuild its state.
+
+        Raises:
+            JournalError: It can't be claimed or read; see `ports.Journal.open`.
+        """
+        partition = await journal.open(number, owner=owner, at=clock())
+        try:
+            state = await _recover(partition, options)
+        except BaseException:
+            await partition.aclose()
+            raise
+        return cls(partition, state, clock, options, on_failure)
+
+    def append(self, record: Record) -> Durable:
+        """Apply *record* and put it at the end; what is returned is done when durable.
+
+        Raises:
+            InvalidRecordError: It can't follow; nothing was appended.
+            JournalError: The partition is dead.
+        """
+        commit = self._commit
+        position = commit.next
+        # Appended first: a dead partition must not change the state. Neither of the two
+        # gives control to anybody else in between.
+        durable = commit.append(record)
+        self.state.apply(position, record)
+        if commit.size >= self._checkpoint_at and self._checkpointing is None:
+            self._checkpoint_at = commit.size + self._options.checkpoint_size
+            loop = asyncio.get_running_loop()
+            self._checkpointing = loop.create_task(self._checkpoint_quietly())
+        return durable
+
+    def accept(self, record: Accepted) -> tuple[WorkflowState, Durable]:
+        """Append a new workflow.
+
+        Raises:
+            JournalError: The partition is dead.
+        """
+        position = self._commit.next
+        durable = self.append(record)
+        return self.state.workflows[position], durable
+
+    async def flush(self) -> None:
+        """Return once everything appended so far is durable.
+
+        Raises:
+            JournalError: It will never be.
+        """
+        await self._commit.flush()
+
+    async def checkpoint(self) -> None:
+        """Write down where recovery may start, and let go of what lies before.
+
+        Raises:
+            JournalError: The partition is dead, or has no space for it.
+        """
+        commit, state = self._commit, self.state
+        self._carry_old_workflows()
+        end = commit.next
+        low, data = state.encode_checkpoint(end)
+        await commit.flush()
+        await self.partition.save_checkpoint(low, data)
+        self._checkpoint_ends.append(end)
+        await self.partition.trim(low)
+
+    def _carry_old_workflows(self) -> None:
+        """Write workflows again at the head when the oldest one pins a long tail."""
+        ends = self._checkpoint_ends
+        low = self.state.low(self._commit.next)
+        while ends and ends[0] <= low:
+            ends.pop(0)
+        if len(ends) >= self._options.carry_after:
+            now = self._clock()
+            for workflow in list(self.state.older_than(ends[-1])):
+                self.append(workflow.carry(now))
+
+    async def _checkpoint_quietly(self) -> None:
+        try:
+            await self.checkpoint()
+        except JournalFullError as error:
+            _LOGGER.warning(
+                "no checkpoint of partition %d: %s", self.state.number, error
+            )
+        except JournalError as error:
+            self._on_failure(error)
+        finally:
+            self._checkpointing = None
+
+    async def aclose(self) -> None:
+        """Flush, take a checkpoint if that can be done, give the partition up."""
+        try:
+            if self._checkpointing is not None:
+                await asyncio.wait({self._checkpointing})
+            await self.checkpoint()
+        except JournalError as error:
+            # What is acknowledged is in the journal; recovery only reads more of it.
+            _LOGGER.warning(
+                "closed partition %d without a checkpoint: %s", self.state.number, error
+            )
+        finally:
+            await self._commit.aclose()
+            await self.partition.aclose()
+
+
+async def _recover(partition: Partition, options: LogOptions) -> PartitionState:
+    """Fold what the journal holds.
+
+    Raises:
+        JournalError: It can't be read, or makes no sense.
+    """
+    data = await partition.load_checkpoint()
+    try:
+        low, ended = decode_checkpoint(data) if data is not None else (Position(0), [])
+        state = PartitionState(
+            partition.number,
+            low=low,
+            ended=ended,
+            ended_max=options.keys_max,
+            ended_age_us_max=int(options.keys_age_s_max * 1_000_000),
+        )
+        async for batch in partition.read(low):
+            for position, record in batch.records():
+                # The batch that holds `low` may begin before it.
+                if position >= low:
+                    state.apply(position, record)
+    except (DecodeError, InvalidRecordError) as error:
+        raise JournalDamagedError(
+            f"partition {partition.number}", 0, f"its records make no sense: {error}"
+        ) from error
+    return state

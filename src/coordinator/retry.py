@@ -1,0 +1,94 @@
+"""When to try again: intervals with jitter, and one queue of due times.
+
+Nothing here is stored: after a restart everything unfinished is due at once.
+"""
+
+import heapq
+from typing import Generic, TypeVar
+
+from coordinator.model import Random, Retry
+
+__all__ = ["DueQueue", "fast_interval_s", "slow_interval_s"]
+
+T = TypeVar("T")
+
+
+def slow_interval_s(retry: Retry, attempt: int, random: Random) -> float:
+    """Return the seconds to wait before the *attempt*-th retry (from 0).
+
+    Grows by `Retry.factor` up to `Retry.longest_s`, then jitter: commands that were
+    delayed together do not come back together.
+    """
+    # The exponent is bounded before it is used: 2.0 ** 10_000 is an OverflowError.
+    growth = retry.factor ** min(attempt, 64)
+    interval_s = min(retry.first_s * growth, retry.longest_s)
+    return interval_s * (1 + retry.jitter * (2 * random.random() - 1))
+
+
+def fast_interval_s(retry: Retry, random: Random) -> float:
+    """Return the seconds to wait once the service answers again: 0, plus jitter.
+
+    The base is zero, so the jitter is a share of the first slow interval, and only ever
+    a delay: a negative one (as in the Go original) is none.
+    """
+    return retry.first_s * retry.jitter * random.random()
+
+
+class DueQueue(Generic[T]):
+    """Things with due times, earliest first. A thing's later time replaces its earlier.
+
+    Each `push` costs O(log n); replaced and removed entries are dropped when they come
+    up, and never outnumber the living by more than two to one.
+    """
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int]] = []
+        self._entries: dict[int, T] = {}
+        self._numbers: dict[T, tuple[float, int]] = {}
+        self._counter = 0
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __contains__(self, item: object) -> bool:
+        return item in self._numbers
+
+    def push(self, item: T, due_s: float) -> None:
+        """Put *item* in, due at *due_s* on the caller's clock."""
+        self.remove(item)
+        self._counter += 1
+        self._entries[self._counter] = item
+        self._numbers[item] = entry = (due_s, self._counter)
+        heapq.heappush(self._heap, entry)
+
+    def remove(self, item: T) -> bool:
+        """Take *item* out; False if it was not in."""
+        entry = self._numbers.pop(item, None)
+        if entry is None:
+            return False
+        del self._entries[entry[1]]
+        if len(self._heap) > 2 * len(self._entries) + 16:
+            self._heap = [entry for entry in self._heap if entry[1] in self._entries]
+            heapq.heapify(self._heap)
+        return True
+
+    def due_s(self, item: T) -> float | None:
+        """Return when *item* is due; None if it is not in."""
+        entry = self._numbers.get(item)
+        return None if entry is None else entry[0]
+
+    def next_due_s(self) -> float | None:
+        """Return when the next thing is due; None if there is none."""
+        while self._heap and self._heap[0][1] not in self._entries:
+            heapq.heappop(self._heap)
+        return self._heap[0][0] if self._heap else None
+
+    def pop_due(self, now_s: float) -> T | None:
+        """Take out the next thing that is due by *now_s*; None if none is."""
+        due_s = self.next_due_s()
+        if due_s is None or due_s > now_s:
+            return None
+        _, number = heapq.heappop(self._heap)
+        item = self._entries.pop(number)
+        del self._numbers[item]
+        return item

@@ -1,0 +1,118 @@
+"""What the engine holds in memory of a workflow, and who waits for it."""
+
+import asyncio
+from typing import Any, Protocol
+
+import msgspec
+
+from coordinator.errors import CoordinatorError
+from coordinator.execution import Execution
+from coordinator.log import Log
+from coordinator.model import Direction, EndStatus, StepId, WorkflowId
+from coordinator.state import WorkflowState
+
+__all__ = ["Caller", "CommandType", "Outcome", "Run", "Submission", "WorkflowInfo"]
+
+
+class CommandType(msgspec.Struct, frozen=True):
+    """A registered command class."""
+
+    name: str
+    class_: type[Any]
+    services: frozenset[str] | None
+    """What it declares to need; None if it does not say."""
+
+
+class Submission(msgspec.Struct, frozen=True):
+    """A command that somebody wants run."""
+
+    type: str
+    codec: str
+    payload: bytes
+    key: str = ""
+    trace: str = ""
+    command: Any = None
+    """The decoded command, if nobody else holds it; else it is decoded here."""
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """How a workflow ended, or that it is stuck, as its callers are told."""
+
+    workflow_id: WorkflowId
+    type: str
+    status: EndStatus | None
+    """None: it is stuck, and has not ended."""
+    value: bytes
+    """As in `records.Finished`."""
+    reason: str = ""
+    """Why it is stuck."""
+
+
+class Caller(Protocol):
+    """Who asked for a command. Called in the engine's loop; must not raise or block."""
+
+    def accepted(self, workflow_id: WorkflowId) -> None:
+        """The command is durable and will run."""
+        ...
+
+    def ended(self, outcome: Outcome) -> None:
+        """Its workflow ended; or it is stuck, and this is called again later."""
+        ...
+
+    def refused(self, error: CoordinatorError) -> None:
+        """It was not accepted, or nobody can say any more: the coordinator stopped."""
+        ...
+
+
+class Run:
+    """One unfinished workflow in memory."""
+
+    __slots__ = (
+        "callers",
+        "command",
+        "counted",
+        "delays",
+        "durable",
+        "execution",
+        "failures",
+        "known",
+        "last_error",
+        "log",
+        "state",
+        "task",
+    )
+
+    def __init__(self, log: Log, state: WorkflowState) -> None:
+        self.log = log
+        self.state = state
+        self.callers: tuple[Caller, ...] = ()
+        self.counted = False
+        """Counted by `Admission`: neither ended nor stuck."""
+        self.durable = False
+        """`Accepted` is."""
+        self.command: Any = None
+        self.task: asyncio.Task[None] | None = None
+        self.execution: Execution | None = None
+        self.failures: dict[tuple[StepId, Direction], int] = {}
+        self.delays = 0
+        """Runs in a row that ended delayed without a new outcome."""
+        self.known = 0
+        """Outcomes that were recorded when the last run ended."""
+        self.last_error = ""
+
+
+class WorkflowInfo(msgspec.Struct, frozen=True):
+    """One unfinished workflow, for people."""
+
+    id: str
+    type: str
+    key: str
+    status: str
+    accepted_at: int
+    outcomes: int
+    attempts: int
+    """Runs in a row that ended delayed."""
+    reason: str
+    """Why it is delayed or stuck; empty if it is neither."""
+    due_s: float | None
+    """Seconds until it is tried again; None if that is not planned."""

@@ -1,0 +1,206 @@
+"""What one run of `exec` may do, decided from what is recorded; nothing is done here.
+
+`exec` runs again from its beginning after every delay and every crash. An `Attempt` is
+one such run: it numbers the steps, and says of each what is to happen.
+
+    recorded                 mode         answer
+    -----------------------  -----------  ---------------------------------------------
+    done, refused            any          REPLAY: what is recorded
+    nothing                  FORWARD      CALL the service
+    nothing                  CANCELLING   CALL while no new outcome was learned in this
+                                          run: it may have been started before a crash;
+                                          afterwards UNWIND
+    nothing                  ABORTING     UNWIND: it was never started, see rule 2
+    nothing                  any, parked  UNWIND: the process is about to stop
+    anything                 any, after   STOP: the run ends as that step did, whatever
+                             a step that  user code makes of the exception
+                             is unknown
+
+The five rules of compensation (DESIGN: "decided once", "nothing in flight when it is
+decided", "last finished first", "an aborting run starts nothing", "a recorded outcome
+is never ignored") are kept by three functions: `Attempt.answer`, `undo_plan`, and
+`execution.Execution`, which settles everything in flight before it writes `Aborting`.
+"""
+
+import enum
+from collections.abc import Collection
+from typing import cast
+
+from coordinator.errors import ConcurrentStepsError, Refused
+from coordinator.model import Direction, OutcomeStatus, StepId
+from coordinator.state import WorkflowState
+
+__all__ = ["Answer", "Attempt", "Mode", "Unwind", "undo_plan"]
+
+
+class Unwind(BaseException):
+    """Leaves `exec` from a step that must not start. Not for user code to catch.
+
+    A `BaseException`, so that ``except Exception`` lets it through; where user code
+    stops it all the same, the next step raises it again.
+    """
+
+
+class Mode(enum.Enum):
+    """What a run of `exec` is for."""
+
+    FORWARD = "forward"
+    CANCELLING = "cancelling"
+    ABORTING = "aborting"
+
+
+class Answer(enum.Enum):
+    """What is to happen with a step that `exec` asks for."""
+
+    REPLAY = "replay"
+    CALL = "call"
+    UNWIND = "unwind"
+    STOP = "stop"
+
+
+class Attempt:
+    """One run of `exec` over a workflow's recorded outcomes."""
+
+    def __init__(self, state: WorkflowState) -> None:
+        self.mode = (
+            Mode.ABORTING
+            if state.aborting is not None
+            else Mode.CANCELLING
+            if state.cancelled is not None
+            else Mode.FORWARD
+        )
+        self.asked: set[StepId] = set()
+        """Every step that this run asked for and got a recorded outcome of."""
+        self.stopped_by: BaseException | None = None
+        """Why no further step may go on: the first unknown step, or a bug."""
+        self.parked = False
+        """Nothing further starts: the process is about to stop."""
+        self.unwound = False
+        """A step was not started, or the run interrupted: what `exec` returns or raises
+        after that says nothing."""
+        self._state = state
+        self._counts: dict[str, int] = {}
+        self._running: set[str] = set()
+        self._learned = False
+        self._refusals: dict[int, tuple[int, Refused]] = {}
+
+    def number(self, name: str) -> StepId:
+        """Return the identity of the next step of that name."""
+        occurrence = self._counts.get(name, 0)
+        self._counts[name] = occurrence + 1
+        return StepId(name, occurrence)
+
+    def renumber(self, step: StepId, name: str) -> StepId:
+        """Give *step* another name; its old number goes to the next of the old name."""
+        if self._counts[step.name] == step.occurrence + 1:
+            self._counts[step.name] = step.occurrence
+        return self.number(name)
+
+    def answer(self, step: StepId) -> Answer:
+        """Say what is to happen with *step*, which `exec` now waits for."""
+        if self.stopped_by is not None:
+            return Answer.STOP
+        if self._state.outcome(step) is not None:
+            self.asked.add(step)
+            return Answer.REPLAY
+        if not self.parked and (
+            self.mode is Mode.FORWARD
+            or (self.mode is Mode.CANCELLING and not self._learned)
+        ):
+            return Answer.CALL
+        self.unwound = True
+        return Answer.UNWIND
+
+    def stop(self, cause: BaseException) -> None:
+        """Let no further step go on: *cause* decides how this run ends."""
+        if self.stopped_by is None:
+            self.stopped_by = cause
+
+    def cancel(self) -> None:
+        """Turn back in mid-run: nothing further starts, what runs is awaited."""
+        assert self.mode is Mode.FORWARD
+        self.mode = Mode.CANCELLING
+        self._learned = True
+
+    def park(self) -> None:
+        """Start nothing further: the process is about to stop."""
+        self.parked = True
+
+    @property
+    def turning(self) -> bool:
+        """Whether a step that just ended must not give control back to `exec`."""
+        return self.parked or self.mode is not Mode.FORWARD
+
+    def begin(self, step: StepId) -> None:
+        """Note that *step* is being called.
+
+        Raises:
+            ConcurrentStepsError: Another step of its name is.
+        """
+        if step.name in self._running:
+            raise ConcurrentStepsError(step.name)
+        self._running.add(step.name)
+
+    def end(self, step: StepId) -> None:
+        """Note that the call of *step* is over."""
+        self._running.discard(step.name)
+
+    def learned(self, step: StepId) -> None:
+        """Note that *step* has an outcome now, recorded."""
+        self.asked.add(step)
+        self._learned = True
+
+    def refused(self, step: StepId, refusal: Refused) -> None:
+        """Note that `exec` was told of *refusal* as the outcome of *step*."""
+        order = list(self._state.outcomes).index(
+            (step.name, step.occurrence, Direction.DO)
+        )
+        self._refusals[id(refusal)] = (order, refusal)
+
+    def refusal_in(self, error: BaseException) -> Refused | None:
+        """Return the refusal that *error* is or consists of; None if it is none.
+
+        An `asyncio.TaskGroup` wraps what its tasks raise. A group of nothing but
+        refusals is a refusal: the one recorded first, so that every run says the same.
+        """
+        if isinstance(error, Refused):
+            return error
+        leaves = _leaves(error)
+        if leaves == [error]:
+            return None
+        refusals = [leaf for leaf in leaves if isinstance(leaf, Refused)]
+        if len(refusals) < len(leaves):
+            return None
+        return min(refusals, key=lambda r: self._refusals.get(id(r), (-1, r))[0])
+
+    def ignored(self) -> list[StepId]:
+        """Return the steps that are recorded as done and that this run never asked for.
+
+        Their undo is not known: the code was changed, or took another way.
+        """
+        return [
+            StepId(name, occurrence)
+            for (name, occurrence, direction), outcome in self._state.outcomes.items()
+            if direction is Direction.DO
+            and outcome.status is OutcomeStatus.DONE
+            and StepId(name, occurrence) not in self.asked
+        ]
+
+
+def undo_plan(state: WorkflowState, undoable: Collection[StepId]) -> list[StepId]:
+    """Return the steps to undo, in order: those that stand, last finished first.
+
+    "Last finished" is the order of the outcomes in the journal, not of the code. Steps
+    without an undo are left out: that they stand is the command's choice.
+    """
+    return [step for step in reversed(state.standing()) if step in undoable]
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    """Return the exceptions in a group of groups; *error* itself if it is no group."""
+    if not isinstance(error, BaseExceptionGroup):
+        return [error]
+    group = cast(
+        "BaseExceptionGroup[BaseException]", error
+    )  # isinstance loses the type
+    return [leaf for inner in group.exceptions for leaf in _leaves(inner)]

@@ -1,0 +1,365 @@
+"""What is known of each workflow: records in, state out, and nothing else changes it.
+
+The engine applies a record when it appends it, recovery when it reads it: the same
+function, in the same order, so what is recovered is what was.
+
+    record     may follow                                      and then
+    ---------  ----------------------------------------------  ------------------------
+    Accepted   nothing                                         running
+    Outcome    Accepted, until Aborting (DO) or after it       the step is known; its
+               (UNDO); once per step and direction             value is replayed
+    Cancelled  anything but Aborting, Cancelled, Finished      running, on its way back
+    Aborting   anything but Aborting, Stuck, Finished          aborting: only undos
+    Stuck      anything but Stuck, Finished                    waits for a person
+    Resumed    Stuck                                           as before Stuck
+    Finished   COMPLETED: neither Cancelled nor Aborting;      ended, forgotten but for
+               else: Aborting; never Stuck                     its key and result
+    Carried    anything; replaces the state                    as it says
+
+A record about a workflow that is not known is that of a finished one, if it was
+accepted before the checkpoint; otherwise the journal is not ours.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from typing import TypeAlias, assert_never
+
+import msgspec
+
+from coordinator.errors import CoordinatorError, DecodeError
+from coordinator.model import (
+    Direction,
+    EndStatus,
+    OutcomeStatus,
+    Position,
+    StepId,
+    WorkflowId,
+    format_workflow_id,
+)
+from coordinator.records import (
+    Aborting,
+    Accepted,
+    Cancelled,
+    Carried,
+    Claimed,
+    Finished,
+    Outcome,
+    Record,
+    Resumed,
+    Stuck,
+)
+
+__all__ = [
+    "Ended",
+    "InvalidRecordError",
+    "PartitionState",
+    "WorkflowState",
+    "decode_checkpoint",
+]
+
+OutcomeKey: TypeAlias = tuple[str, int, Direction]
+"""Step name, occurrence, direction."""
+
+
+class InvalidRecordError(CoordinatorError):
+    """A record can't follow the ones before it: a bug, or not our journal."""
+
+
+class WorkflowState(msgspec.Struct, gc=False):
+    """One unfinished workflow, as far as the journal tells.
+
+    ``gc=False`` spares the collector 100,000 parked workflows; nothing in here can be
+    part of a cycle.
+    """
+
+    id: WorkflowId
+    position: Position
+    accepted: Accepted
+    first: Position
+    """No record before this position is needed to rebuild this state."""
+    outcomes: dict[OutcomeKey, Outcome] = {}
+    """In the order of the journal."""
+    cancelled: Cancelled | None = None
+    aborting: Aborting | None = None
+    stuck: Stuck | None = None
+    finished: Finished | None = None
+
+    def outcome(
+        self, step: StepId, direction: Direction = Direction.DO
+    ) -> Outcome | None:
+        """Return what is recorded of *step*, if anything."""
+        return self.outcomes.get((step.name, step.occurrence, direction))
+
+    def standing(self) -> list[StepId]:
+        """Return the steps whose effect is still in the world, in journal order."""
+        return [
+            StepId(name, occurrence)
+            for (name, occurrence, direction), outcome in self.outcomes.items()
+            if direction is Direction.DO
+            and outcome.status is OutcomeStatus.DONE
+            and (name, occurrence, Direction.UNDO) not in self.outcomes
+        ]
+
+    def carry(self, at: int) -> Carried:
+        """Return a record that says all of this state again."""
+        return Carried(
+            workflow=self.position,
+            at=at,
+            accepted=self.accepted,
+            outcomes=tuple(self.outcomes.values()),
+            cancelled=self.cancelled,
+            aborting=self.aborting,
+            stuck=self.stuck,
+        )
+
+    def apply(self, record: Record) -> None:
+        """Change the state as *record* says; see the table in this module's docstring.
+
+        Raises:
+            InvalidRecordError: *record* can't follow. The state is unchanged.
+        """
+        if self.finished is not None or not self._may_follow(record):
+            raise InvalidRecordError(
+                f"workflow {self.id}: {record} can't follow {self.describe()}"
+            )
+        match record:
+            case Outcome():
+                key = (record.step, record.occurrence, record.direction)
+                self.outcomes[key] = record
+            case Finished():
+                self.finished = record
+            case Aborting():
+                self.aborting = record
+            case Stuck():
+                self.stuck = record
+            case Resumed():
+                self.stuck = None
+            case Cancelled():
+                self.cancelled = record
+                self.stuck = None
+            case Carried():
+                self.outcomes = {
+                    (o.step, o.occurrence, o.direction): o for o in record.outcomes
+                }
+                self.cancelled = record.cancelled
+                self.aborting = record.aborting
+                self.stuck = record.stuck
+            case Accepted() | Claimed():
+                raise AssertionError("_may_follow() lets neither through")
+            case _:
+                assert_never(record)
+
+    def _may_follow(self, record: Record) -> bool:
+        match record:
+            case Outcome():
+                undo = record.direction is Direction.UNDO
+                known = (record.step, record.occurrence, record.direction)
+                return (
+                    known not in self.outcomes
+                    and self.stuck is None
+                    and undo is (self.aborting is not None)
+                )
+            case Finished(status=EndStatus.COMPLETED):
+                turned = self.aborting is not None or self.cancelled is not None
+                return self.stuck is None and not turned
+            case Finished():
+                return self.stuck is None and self.aborting is not None
+            case Aborting():
+                return self.stuck is None and self.aborting is None
+            case Stuck():
+                return self.stuck is None
+            case Resumed():
+                return self.stuck is not None
+            case Cancelled():
+                return self.cancelled is None and self.aborting is None
+            case Carried():
+                return True
+            case Accepted() | Claimed():
+                return False
+            case _:
+                assert_never(record)
+
+    def describe(self) -> str:
+        """Return the state in a word, for messages."""
+        if self.finished is not None:
+            return self.finished.status.name.lower()
+        if self.stuck is not None:
+            return "stuck"
+        if self.aborting is not None:
+            return "aborting"
+        return "cancelling" if self.cancelled is not None else "running"
+
+
+class Ended(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A keyed workflow that ended: kept so that asking again gets the same answer."""
+
+    type: str
+    key: str
+    position: Position
+    status: EndStatus
+    value: bytes
+    """As in `Finished`."""
+    at: int
+
+
+class _Checkpoint(msgspec.Struct, frozen=True, array_like=True):
+    """What `Partition.save_checkpoint` stores; fields are only ever appended."""
+
+    low: Position
+    end: Position
+    ended: list[Ended]
+
+
+_CHECKPOINT_ENCODER = msgspec.msgpack.Encoder()
+_CHECKPOINT_DECODER = msgspec.msgpack.Decoder(_Checkpoint)
+
+
+def decode_checkpoint(data: bytes) -> tuple[Position, list[Ended]]:
+    """Return where to read from, and the keyed workflows that ended before.
+
+    Raises:
+        DecodeError: It is not a checkpoint of a format we read.
+    """
+    try:
+        checkpoint = _CHECKPOINT_DECODER.decode(data)
+    except msgspec.DecodeError as error:
+        raise DecodeError(f"not a checkpoint: {error}") from error
+    return checkpoint.low, checkpoint.ended
+
+
+class PartitionState:
+    """All that is known of one partition: unfinished workflows, keys, recent results.
+
+    Attributes:
+        workflows: The unfinished ones, by position.
+        epoch: Of the last claim read.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        *,
+        low: int = 0,
+        ended: list[Ended] | None = None,
+        ended_max: int = 100_000,
+        ended_age_us_max: int = 24 * 3600 * 1_000_000,
+    ) -> None:
+        """Start from a checkpoint, or from nothing.
+
+        Args:
+            number: Of the partition.
+            low: Where reading starts. Records about workflows accepted before it, and
+                not carried over, are those of finished ones.
+            ended: Keyed workflows that ended before.
+            ended_max: How many ended ones are remembered, at most.
+            ended_age_us_max: For how long, at most, in microseconds.
+        """
+        self.number = number
+        self.workflows: dict[int, WorkflowState] = {}
+        self.epoch = 0
+        self._low = low
+        self._keys: dict[tuple[str, str], WorkflowState] = {}
+        self._ended: OrderedDict[tuple[str, str], Ended] = OrderedDict(
+            ((e.type, e.key), e) for e in ended or ()
+        )
+        self._ended_max = ended_max
+        self._ended_age_us_max = ended_age_us_max
+
+    def apply(self, position: int, record: Record) -> WorkflowState | None:
+        """Fold the record at *position* in.
+
+        Returns:
+            The workflow it is about, finished ones for the last time; None for a claim
+            and for a workflow that had finished before the checkpoint.
+
+        Raises:
+            InvalidRecordError: It can't follow the ones before it.
+        """
+        match record:
+            case Accepted():
+                return self._accept(position, record)
+            case Claimed():
+                self.epoch = record.epoch
+                return None
+            case _:
+                pass
+        state = self.workflows.get(record.workflow)
+        if state is None:
+            if record.workflow >= self._low:
+                raise InvalidRecordError(
+                    f"{record} at position {position}: no such workflow"
+                )
+            if not isinstance(record, Carried):
+                return None
+            state = self._accept(record.workflow, record.accepted)
+        state.apply(record)
+        if isinstance(record, Carried):
+            state.first = Position(position)
+        elif isinstance(record, Finished):
+            self._finish(state, record)
+        return state
+
+    def _accept(self, position: int, accepted: Accepted) -> WorkflowState:
+        state = WorkflowState(
+            id=format_workflow_id(self.number, position),
+            position=Position(position),
+            accepted=accepted,
+            first=Position(position),
+        )
+        if position in self.workflows:
+            raise InvalidRecordError(f"workflow {state.id} is accepted twice")
+        self.workflows[position] = state
+        if accepted.key:
+            self._keys[accepted.type, accepted.key] = state
+        return state
+
+    def _finish(self, state: WorkflowState, finished: Finished) -> None:
+        del self.workflows[state.position]
+        accepted = state.accepted
+        if not accepted.key:
+            return
+        key = (accepted.type, accepted.key)
+        self._keys.pop(key, None)
+        self._ended.pop(key, None)
+        self._ended[key] = Ended(
+            type=accepted.type,
+            key=accepted.key,
+            position=state.position,
+            status=finished.status,
+            value=finished.value,
+            at=finished.at,
+        )
+        self._forget(finished.at)
+
+    def _forget(self, now: int) -> None:
+        """Drop what is beyond the limits, oldest first."""
+        oldest = now - self._ended_age_us_max
+        while self._ended:
+            ended = next(iter(self._ended.values()))
+            if len(self._ended) <= self._ended_max and ended.at >= oldest:
+                return
+            self._ended.popitem(last=False)
+
+    def find(self, type_: str, key: str) -> WorkflowState | Ended | None:
+        """Return the workflow of that key: running, or ended and still remembered."""
+        return self._keys.get((type_, key)) or self._ended.get((type_, key))
+
+    def low(self, end: Position) -> Position:
+        """Return the position before which no unfinished workflow has a record.
+
+        *end*, the position behind the last record, if there is no unfinished one.
+        """
+        return min((state.first for state in self.workflows.values()), default=end)
+
+    def older_than(self, position: int) -> Iterator[WorkflowState]:
+        """Yield the unfinished workflows that need records before *position*."""
+        return (s for s in self.workflows.values() if s.first < position)
+
+    def encode_checkpoint(self, end: Position) -> tuple[Position, bytes]:
+        """Return `low`, and a checkpoint that lets recovery start there.
+
+        True only once everything before *end* is durable: the caller waits for that.
+        """
+        low = self.low(end)
+        checkpoint = _Checkpoint(low=low, end=end, ended=list(self._ended.values()))
+        return low, _CHECKPOINT_ENCODER.encode(checkpoint)

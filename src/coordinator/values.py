@@ -1,0 +1,249 @@
+"""Values in the journal: commands, outcomes and results as MessagePack, by their types.
+
+A value is always handed on as what its stored bytes decode to, in the first run as in
+every re-run: so a type that does not round-trip shows itself at once, not after a
+crash. Dataclasses, msgspec Structs, TypedDicts, NamedTuples, enums, datetimes, UUIDs,
+Decimals and the plain types work; Pydantic models too, if Pydantic is installed.
+"""
+
+import functools
+import inspect
+import typing
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from coordinator.errors import CommandTypeError, DecodeError, EncodeError, Refused
+
+__all__ = [
+    "NONE",
+    "Refusal",
+    "decode",
+    "encode",
+    "load_refusal",
+    "refusal_of",
+    "require_storable",
+    "return_type",
+    "round_trip",
+]
+
+NONE = b"\xc0"
+"""MessagePack of None."""
+
+
+def _to_plain(value: Any) -> Any:
+    """Turn a Pydantic model into plain values, without importing Pydantic."""
+    dump = getattr(value, "model_dump", None)
+    if dump is None:
+        raise TypeError(f"a value of type {_name(type(value))} can't be stored")
+    return dump()
+
+
+def _from_plain(type_: Any, value: Any) -> Any:
+    validate = getattr(type_, "model_validate", None)
+    if validate is None:
+        raise TypeError(f"a value of type {_name(type_)} can't be read back")
+    return validate(value)
+
+
+_ENCODER = msgspec.msgpack.Encoder(enc_hook=_to_plain)
+
+
+@functools.lru_cache(maxsize=4096)
+def _decoder(type_: Any) -> "msgspec.msgpack.Decoder[Any]":
+    return msgspec.msgpack.Decoder(type_, dec_hook=_from_plain)
+
+
+def encode(value: Any) -> bytes:
+    """Encode *value*.
+
+    Raises:
+        EncodeError: It, or something in it, is of a type that can't be stored.
+    """
+    if value is None:
+        return NONE
+    try:
+        return _ENCODER.encode(value)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise EncodeError(f"{_name(type(value))} can't be stored: {error}") from error
+
+
+def decode(data: bytes, type_: Any) -> Any:
+    """Decode *data* as a value of *type_*.
+
+    Raises:
+        DecodeError: It does not fit the type.
+    """
+    if data == NONE and type_ is Any:
+        return None
+    try:
+        return _decoder(type_).decode(data)
+    except (msgspec.DecodeError, TypeError, ValueError, RecursionError) as error:
+        raise DecodeError(
+            f"what is stored does not fit {_name(type_)}: {error}"
+        ) from error
+
+
+def round_trip(value: Any, type_: Any) -> tuple[bytes, Any]:
+    """Encode *value* and decode it again as *type_*: what is stored, what is handed on.
+
+    Raises:
+        EncodeError: It can't be stored, or would come back as something else.
+    """
+    data = encode(value)
+    if data == NONE and type_ in {Any, None}:
+        return data, None
+    try:
+        back = decode(data, type_)
+    except DecodeError as error:
+        raise EncodeError(
+            f"{_name(type(value))} does not come back: {error}"
+        ) from error
+    if type_ is Any and back != value:
+        raise EncodeError(
+            f"{_name(type(value))} would come back as {_name(type(back))}: declare "
+            f"the type that is returned"
+        )
+    return data, back
+
+
+def _name(type_: Any) -> str:
+    name = getattr(type_, "__qualname__", None)
+    return str(name or type_)
+
+
+@functools.lru_cache(maxsize=4096)
+def _declared_return(function: Callable[..., Any]) -> Any:
+    target = function if inspect.isroutine(function) else type(function).__call__
+    try:
+        hints = typing.get_type_hints(target)
+    except (NameError, TypeError):
+        # A name that exists for the type checker only. The annotation is then no help
+        # at run time, and the plain value is what the step returns.
+        return Any
+    declared = hints.get("return", Any)
+    return None if declared is type(None) else declared
+
+
+def return_type(function: Callable[..., Any]) -> Any:
+    """Return what *function* declares to return; `Any` if it declares nothing.
+
+    For an ``async def`` that is the type of what awaiting it gives.
+    """
+    # The function behind a bound method, so that the cache does not keep its object.
+    while isinstance(function, functools.partial):
+        function = function.func
+    return _declared_return(getattr(function, "__func__", function))
+
+
+def require_storable(type_: Any, what: str) -> None:
+    """Check that values of *type_* can be written and read back.
+
+    Raises:
+        CommandTypeError: They can't; the message begins with *what*.
+    """
+    try:
+        _decoder(type_)
+        custom = _custom_types(msgspec.inspect.type_info(type_))
+    except (TypeError, ValueError, NameError, AttributeError) as error:
+        raise CommandTypeError(
+            f"{what} can't be written to the journal and read back: {error}; use "
+            f"dataclasses, msgspec Structs, Pydantic models or plain types"
+        ) from error
+    foreign = [_name(found) for found in custom if not hasattr(found, "model_validate")]
+    if foreign:
+        raise CommandTypeError(
+            f"{what} can't be written to the journal and read back: "
+            f"{', '.join(foreign)} is neither a dataclass, a msgspec Struct, a "
+            f"Pydantic model nor a plain type"
+        )
+
+
+def _custom_types(
+    info: msgspec.inspect.Type, seen: frozenset[int] = frozenset()
+) -> list[type]:
+    """Return the types in *info* that msgspec leaves to its hooks."""
+    if isinstance(info, msgspec.inspect.CustomType):
+        return [info.cls]
+    # msgspec gives one object per type, so that a recursive type leads back to it.
+    if id(info) in seen:
+        return []
+    seen |= {id(info)}
+    found: list[type] = []
+    for child in _children(info):
+        found += _custom_types(child, seen)
+    return found
+
+
+def _children(info: Any) -> list[msgspec.inspect.Type]:
+    children: list[msgspec.inspect.Type] = []
+    for name in getattr(info, "__struct_fields__", ()):
+        value: Any = getattr(info, name)
+        # Dict fields, union members and tuple items come as tuples, the rest alone.
+        items: list[Any] = [value]
+        if isinstance(value, tuple):
+            items = list(value)  # pyright: ignore[reportUnknownArgumentType]
+        for item in items:
+            if isinstance(item, msgspec.inspect.Field):
+                children.append(item.type)
+            elif isinstance(item, msgspec.inspect.Type):
+                children.append(item)
+    return children
+
+
+class Refusal(msgspec.Struct, frozen=True, array_like=True):
+    """A `Refused` exception in the journal."""
+
+    type: str
+    """Qualified name of its class."""
+    reason: str
+    details: dict[str, Any] = {}
+    attributes: dict[str, Any] = {}
+    """Those attributes of a subclass that are plain values."""
+
+
+_REFUSAL_DECODER = msgspec.msgpack.Decoder(Refusal)
+
+
+def refusal_of(error: Refused) -> bytes:
+    """Encode *error*. What can't be stored of its details is stored as its text."""
+    attributes = {
+        name: value
+        for name, value in vars(error).items()
+        if name not in {"reason", "details"} and _is_plain(value)
+    }
+    details = {
+        name: value if _is_plain(value) else str(value)
+        for name, value in error.details.items()
+    }
+    name = f"{type(error).__module__}.{type(error).__qualname__}"
+    return _ENCODER.encode(Refusal(name, str(error.reason), details, attributes))
+
+
+def _is_plain(value: object) -> bool:
+    try:
+        return bool(msgspec.msgpack.decode(msgspec.msgpack.encode(value)) == value)
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        return False
+
+
+def load_refusal(data: bytes) -> Refused:
+    """Make the exception again: of the same class if the code still has it."""
+    refusal = _REFUSAL_DECODER.decode(data)
+    class_ = _find_refused(refusal.type)
+    # Not through the subclass's __init__, whose parameters nobody here knows.
+    error = class_.__new__(class_)
+    Refused.__init__(error, refusal.reason, refusal.details)
+    vars(error).update(refusal.attributes)
+    return error
+
+
+def _find_refused(name: str) -> type[Refused]:
+    to_do: list[type[Refused]] = [Refused]
+    while to_do:
+        class_ = to_do.pop()
+        if f"{class_.__module__}.{class_.__qualname__}" == name:
+            return class_
+        to_do += class_.__subclasses__()
+    return Refused
