@@ -59,6 +59,13 @@ class _Waiter:
                 future.set_exception(error)
                 future.exception()  # retrieved: nobody may be waiting
 
+    @property
+    def gone(self) -> bool:
+        return False  # a handle may be asked at any time
+
+    def forget(self) -> None:
+        """Nothing to free."""
+
 
 class Handle(Generic[ResultT]):
     """A workflow that was accepted.
@@ -118,13 +125,13 @@ def result_of(outcome: Outcome, result_type: Any) -> Any:
             raise WorkflowStuckError(outcome.workflow_id, outcome.reason)
 
 
-def command_key(command: Any) -> str:
+def command_key(command: object) -> str:
     """Return the command's own key; empty if its class defines no ``key`` method.
 
     Raises:
         CommandTypeError: Its `key` does not return a string.
     """
-    class_: type[Any] = type(command)
+    class_ = type(command)
     method = getattr(class_, "key", None)
     if not inspect.isfunction(method):
         return ""

@@ -313,7 +313,11 @@ class Engine:
         return False
 
     def _join(self, run: Run, caller: Caller) -> None:
-        run.callers = (*run.callers, caller)
+        # Those who left without an answer would otherwise pile up as they ask again.
+        for other in run.callers:
+            if other.gone:
+                other.forget()
+        run.callers = (*(c for c in run.callers if not c.gone), caller)
         if not run.durable:
             return  # told with the others when it is
         caller.accepted(run.state.id)
@@ -359,7 +363,7 @@ class Engine:
         """Let in who may come in now, in the order they came."""
         if self._closing:
             return
-        while (entry := self._door.pop(self._is_open_to)) is not None:
+        while len(self._door) and (entry := self._door.pop(self._is_open_to)):
             submission, caller = entry
             # Another of the same key may have come in before it.
             if not (submission.key and self._attach(submission, caller)):
@@ -421,8 +425,7 @@ class Engine:
             self._count(run, counted=False)
             if self.admission.suspensions:
                 self.admission.left(run)
-            if len(self._door):
-                self._open_door()
+            self._open_door()
         elif not self._closing and run not in self.schedule:
             # An operator changed its state while it was being put down, or a bug of
             # ours did; either way it must not be forgotten.

@@ -63,6 +63,15 @@ class Caller(Protocol):
         """It was not accepted, or nobody can say any more: the coordinator stopped."""
         ...
 
+    @property
+    def gone(self) -> bool:
+        """Whether nobody is there any more to be told."""
+        ...
+
+    def forget(self) -> None:
+        """It will not be told of anything more: another asked by the same key."""
+        ...
+
 
 class Run:
     """One unfinished workflow in memory."""

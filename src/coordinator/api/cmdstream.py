@@ -1,0 +1,197 @@
+"""cmd-stream intake: commands come in over the wire, results go back when they exist.
+
+    frame --> CommandReceived --> Engine.offer --> ... --> _Asker.ended --> result frame
+
+The payload is stored exactly as it was received. A command that does not complete is
+told by a result of the user's *failure* class; without one the connection is closed,
+which is the protocol's only other word. While the doors are closed no connection is
+read from.
+"""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from cmdstream import (
+    CmdStreamError,
+    CommandReceived,
+    JsonCodec,
+    Registry,
+    Reply,
+    Server,
+    ServerOptions,
+)
+from cmdstream.wire import write_uvarint
+from coordinator import values
+from coordinator.app import Coordinator, command_key
+from coordinator.engine import Engine
+from coordinator.errors import CoordinatorError, DecodeError
+from coordinator.model import EndStatus, WorkflowId
+from coordinator.runs import Outcome, Submission
+
+__all__ = ["CODEC", "CmdStreamIntake", "json_codec", "read_json_payload"]
+
+_LOGGER = logging.getLogger("coordinator.intake")
+
+CODEC = "json"
+"""What `records.Accepted.codec` says of payloads that came in here."""
+
+
+def json_codec(coordinator: Coordinator[Any]) -> JsonCodec:
+    """Return the codec that clients of *coordinator* have to use, too."""
+    return JsonCodec(Registry(coordinator.commands, coordinator.results))
+
+
+def read_json_payload(payload: bytes, class_: Any) -> Any:
+    """Decode a stored payload: for `Coordinator.read_payloads`.
+
+    Raises:
+        DecodeError: It does not fit *class_* (any more).
+    """
+    codec = JsonCodec(Registry([class_], []))
+    frame = write_uvarint(0) + write_uvarint(len(payload)) + payload
+    try:
+        decoded = codec.decode_command(frame, 0)
+    except CmdStreamError as error:
+        raise DecodeError(f"{class_.__name__}: {error}") from error
+    assert not isinstance(decoded, int)  # the frame is whole
+    return decoded.value
+
+
+class CmdStreamIntake:
+    """Serves one coordinator on any number of addresses."""
+
+    def __init__(
+        self, coordinator: Coordinator[Any], options: ServerOptions | None = None
+    ) -> None:
+        """Prepare to serve *coordinator*, which need not be started yet."""
+        coordinator.read_payloads(CODEC, read_json_payload)
+        self._coordinator = coordinator
+        self._failure = coordinator.failure
+        self._names = [class_.__name__ for class_ in coordinator.commands]
+        self._keyed = [hasattr(class_, "key") for class_ in coordinator.commands]
+        self._result_types = {
+            class_.__name__: values.return_type(class_.exec)
+            for class_ in coordinator.commands
+        }
+        self._engine: Engine | None = None
+        self._gate = _Gate()
+        self.server = Server(
+            json_codec(coordinator), self._take, options=options, gate=self._gate
+        )
+
+    async def listen(self, host: str, port: int) -> tuple[str, int]:
+        """Accept clients; the coordinator must be started.
+
+        Returns:
+            The address, with the port that was given for 0.
+
+        Raises:
+            OSError: The address can't be had.
+        """
+        self._engine = self._coordinator.engine
+        self._gate.watch(self._engine)
+        return await self.server.listen(host, port)
+
+    def _take(self, received: CommandReceived, reply: Reply) -> None:
+        """Offer one command to the engine; called by the server."""
+        engine = self._engine
+        assert engine is not None
+        name = self._names[received.tag]
+        key = command_key(received.command) if self._keyed[received.tag] else ""
+        asker = _Asker(reply, self._result_types[name], self._failure)
+        engine.offer(
+            Submission(name, CODEC, received.body, key, "", received.command), asker
+        )
+
+
+class _Asker:
+    """A cmd-stream client that waits for the result of one command."""
+
+    __slots__ = ("_failure", "_reply", "_result_type")
+
+    def __init__(
+        self, reply: Reply, result_type: Any, failure: Callable[..., object] | None
+    ) -> None:
+        self._reply = reply
+        self._result_type = result_type
+        self._failure = failure
+
+    @property
+    def gone(self) -> bool:
+        return self._reply.closed or self._reply.finished
+
+    def accepted(self, workflow_id: WorkflowId) -> None:
+        """Nothing: the protocol has no word for it."""
+
+    def ended(self, outcome: Outcome) -> None:
+        if outcome.status is EndStatus.COMPLETED:
+            self._send(values.decode(outcome.value, self._result_type))
+        else:
+            self._send_failure(outcome.workflow_id, *_failure_of(outcome))
+
+    def refused(self, error: CoordinatorError) -> None:
+        self._send_failure(WorkflowId(""), "refused", str(error))
+
+    def forget(self) -> None:
+        self._reply.finish()
+
+    def _send_failure(self, workflow_id: WorkflowId, status: str, reason: str) -> None:
+        if self._reply.closed or self._failure is None:
+            what = f"workflow {workflow_id}" if workflow_id else "the command"
+            if not self._reply.finished:
+                self._reply.fail(f"{what} was {status}: {reason}")
+            return
+        self._send(self._failure(workflow=workflow_id, status=status, reason=reason))
+
+    def _send(self, result: object) -> None:
+        reply = self._reply
+        if reply.finished:
+            return  # a stuck workflow was told of before; only one answer fits
+        try:
+            reply.send_nowait(result)
+        except CmdStreamError as error:
+            reply.fail(f"the result can't be sent: {error}", error)
+        else:
+            reply.finish()
+
+
+def _failure_of(outcome: Outcome) -> tuple[str, str]:
+    match outcome.status:
+        case EndStatus.COMPENSATED:
+            return "compensated", values.load_refusal(outcome.value).reason
+        case EndStatus.CANCELLED:
+            return "cancelled", values.decode(outcome.value, str)
+        case _:
+            return "stuck", outcome.reason
+
+
+class _Gate:
+    """Closed while the engine's doors are; see `cmdstream.Gate`."""
+
+    def __init__(self) -> None:
+        self._engine: Engine | None = None
+        self._closed = ""
+        self._reopened: list[Callable[[], None]] = []
+
+    def watch(self, engine: Engine) -> None:
+        self._engine = engine
+        engine.on_door = self._look
+
+    def is_open(self) -> bool:
+        assert self._engine is not None
+        closed = self._engine.door_closed
+        if closed and not self._closed:
+            _LOGGER.warning("connections are not read from: %s", closed)
+        self._closed = closed
+        return not closed
+
+    def subscribe(self, reopened: Callable[[], None]) -> Callable[[], None]:
+        self._reopened.append(reopened)
+        return lambda: self._reopened.remove(reopened)
+
+    def _look(self) -> None:
+        if self._closed and self.is_open():
+            _LOGGER.warning("connections are read from again")
+            for reopened in self._reopened:
+                reopened()

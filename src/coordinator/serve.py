@@ -1,0 +1,113 @@
+"""The server process: starts a coordinator and its intake, and stops them in order.
+
+first SIGTERM or SIGINT    stop accepting --> running steps end, up to the deadline
+                           --> flush --> exit 0
+second one                 at once; nothing acknowledged is lost by that either
+the journal fails          at once, exit 1: only a new process may trust the disk
+"""
+
+import asyncio
+import logging
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from coordinator.api.cmdstream import CmdStreamIntake
+from coordinator.app import Coordinator
+from coordinator.errors import JournalError
+
+__all__ = ["ServeOptions", "serve"]
+
+_LOGGER = logging.getLogger("coordinator")
+
+
+class ServeOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """Where and how to serve."""
+
+    listen: tuple[tuple[str, int], ...] = (("127.0.0.1", 9000),)
+    """Host and port pairs for cmd-stream; port 0 for any free one."""
+    drain_s: float = 30.0
+    """Seconds that running steps have to end after the first SIGTERM."""
+
+
+async def serve(
+    coordinator: Coordinator[Any],
+    options: ServeOptions,
+    *,
+    ready: Callable[[list[tuple[str, int]]], None] = lambda _: None,
+) -> int:
+    """Serve until a signal or a dead journal, and return the exit code of the process.
+
+    Args:
+        coordinator: Not started yet; closed on return.
+        options: Where and how.
+        ready: Called with the addresses once the doors are open.
+
+    Raises:
+        JournalError: The journal can't be opened.
+        OSError: An address can't be had.
+    """
+    stopping, at_once = asyncio.Event(), asyncio.Event()
+
+    def stop() -> None:
+        (at_once if stopping.is_set() else stopping).set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    intake = CmdStreamIntake(coordinator)
+    try:
+        async with coordinator:
+            ready([await intake.listen(host, port) for host, port in options.listen])
+            return await _run(coordinator, intake, options, stopping, at_once)
+    finally:
+        await intake.server.aclose()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
+async def _run(
+    coordinator: Coordinator[Any],
+    intake: CmdStreamIntake,
+    options: ServeOptions,
+    stopping: asyncio.Event,
+    at_once: asyncio.Event,
+) -> int:
+    failure = await _until(stopping.wait(), coordinator)
+    if failure is None:
+        _LOGGER.info("stopping: running steps have %s s to end", options.drain_s)
+        intake.server.stop_accepting()
+        failure = await _until(
+            _drain(coordinator, options.drain_s, at_once), coordinator
+        )
+    if failure is not None:
+        _LOGGER.critical("the journal failed, restart to recover: %s", failure)
+        return 1
+    return 0
+
+
+async def _drain(
+    coordinator: Coordinator[Any], deadline_s: float, at_once: asyncio.Event
+) -> None:
+    async with asyncio.TaskGroup() as group:
+        hurry = group.create_task(at_once.wait())
+        drain = group.create_task(coordinator.drain(deadline_s))
+        await asyncio.wait({hurry, drain}, return_when=asyncio.FIRST_COMPLETED)
+        if drain.done() and not drain.result():
+            _LOGGER.warning("some steps did not end in time; they are asked again")
+        hurry.cancel()
+        drain.cancel()
+
+
+async def _until(work: Any, coordinator: Coordinator[Any]) -> JournalError | None:
+    """Await *work*, or the end of the journal, and return the latter."""
+    async with asyncio.TaskGroup() as group:
+        done = group.create_task(work)
+        failed = group.create_task(coordinator.wait_failed())
+        await asyncio.wait({done, failed}, return_when=asyncio.FIRST_COMPLETED)
+        failure = failed.result() if failed.done() else None
+        done.cancel()
+        failed.cancel()
+    return failure
