@@ -76,16 +76,6 @@ class _Inbox:
             self.data += data
         self.offset = 0
 
-    def ready(self) -> bool:
-        """Tell whether another look is worth it; raise what ended the connection."""
-        if self.error is not None:
-            raise self.error
-        return len(self.data) - self.offset >= self.needed
-
-    def consume(self, end: int) -> None:
-        self.offset = end
-        self.needed = 1
-
     def wait_for(self, end: int) -> None:
         self.needed = end - self.offset
 
@@ -95,6 +85,7 @@ class _Inbox:
     def fail(self, error: RemoteProtocolError) -> None:
         self.error = error
         self.data, self.offset = b"", 0
+        self.needed = 0  # so that `next_event` looks again, and finds the error
 
     def end(self) -> None:
         if self.error is not None:
@@ -149,7 +140,7 @@ class ServerConnection:
                 connection. Events given before stay valid.
         """
         inbox = self._inbox
-        if not inbox.ready():
+        if len(inbox.data) - inbox.offset < inbox.needed:
             return None
         try:
             return self._read_frame(inbox)
@@ -178,19 +169,21 @@ class ServerConnection:
         return _PING
 
     def _read_frame(self, inbox: _Inbox) -> ServerEvent | None:
+        if inbox.error is not None:
+            raise inbox.error
         start = inbox.offset
         if (found := read_size(inbox.data, start)) is None:
             inbox.wait_for_more()
             return None
         seq, position = found
         if seq == 0:
-            inbox.consume(position)
+            inbox.offset, inbox.needed = position, 1
             return _PING_RECEIVED
         decoded = self._codec.decode_command(inbox.data, position)
         if isinstance(decoded, int):
             inbox.wait_for(decoded)
             return None
-        inbox.consume(decoded.end)
+        inbox.offset, inbox.needed = decoded.end, 1
         return CommandReceived(
             seq, decoded.tag, decoded.value, decoded.body, decoded.end - start
         )
@@ -247,7 +240,7 @@ class ClientConnection:
             ServerInfoMismatchError: It is not the server we are looking for.
         """
         inbox = self._inbox
-        if not inbox.ready():
+        if len(inbox.data) - inbox.offset < inbox.needed:
             return None
         try:
             return self._read_frame(inbox) if self.greeted else self._read_info(inbox)
@@ -291,6 +284,8 @@ class ClientConnection:
         return _PING
 
     def _read_info(self, inbox: _Inbox) -> ServerInfoReceived | None:
+        if inbox.error is not None:
+            raise inbox.error
         if (found := read_size(inbox.data, inbox.offset)) is None:
             inbox.wait_for_more()
             return None
@@ -306,24 +301,26 @@ class ClientConnection:
         info = bytes(inbox.data[start:end])
         if info != self._server_info:
             raise ServerInfoMismatchError(self._server_info, info)
-        inbox.consume(end)
+        inbox.offset, inbox.needed = end, 1
         self.greeted = True
         return ServerInfoReceived(info)
 
     def _read_frame(self, inbox: _Inbox) -> ResultReceived | PongReceived | None:
+        if inbox.error is not None:
+            raise inbox.error
         start = inbox.offset
         if (found := read_size(inbox.data, start)) is None:
             inbox.wait_for_more()
             return None
         seq, position = found
         if seq == 0:
-            inbox.consume(position)
+            inbox.offset, inbox.needed = position, 1
             return _PONG_RECEIVED
         decoded = self._codec.decode_result(inbox.data, position)
         if isinstance(decoded, int):
             inbox.wait_for(decoded)
             return None
-        inbox.consume(decoded.end)
+        inbox.offset, inbox.needed = decoded.end, 1
         is_last = self._codec.is_last(decoded.value)
         return ResultReceived(seq, decoded.value, is_last, decoded.end - start)
 

@@ -75,6 +75,8 @@ SIZE_MAX = 16 * 1024 * 1024  # bytes or elements; what an unchecked peer may ann
 
 assert UVARINT_SIZE_MAX * 7 >= 64 > (UVARINT_SIZE_MAX - 1) * 7
 
+_ONE_BYTE = [bytes((value,)) for value in range(0x80)]
+
 _DOUBLE = struct.Struct("<d")
 _FLOAT = struct.Struct("<f")
 _DOUBLE_BITS = struct.Struct("<Q")
@@ -95,8 +97,6 @@ def write_uvarint(value: int) -> bytes:
     """
     if not 0 <= value <= UINT64_MAX:
         raise EncodeError(f"uvarint out of range: {value}")
-    if value < 0x80:
-        return value.to_bytes(1, "little")
     out = bytearray()
     while value >= 0x80:
         out.append(value & 0x7F | 0x80)
@@ -111,20 +111,21 @@ def read_uvarint(data: Buffer, offset: int) -> tuple[int, int] | None:
     Raises:
         RemoteProtocolError: The varint is longer than 10 bytes or exceeds 64 bits.
     """
-    value = 0
-    # The slice bounds the loop: a peer cannot make us read on by never ending a varint.
-    for index, byte in enumerate(data[offset : offset + UVARINT_SIZE_MAX]):
-        value |= (byte & 0x7F) << (7 * index)
+    value = shift = 0
+    # The size bounds the loop: a peer cannot make us read on by never ending a varint.
+    end = min(offset + UVARINT_SIZE_MAX, len(data))
+    while offset < end:
+        byte = data[offset]
+        offset += 1
         if byte < 0x80:
+            value |= byte << shift
             if value > UINT64_MAX:
-                raise RemoteProtocolError(
-                    f"varint at byte {offset} exceeds 64 bits: last byte {byte:#04x}"
-                )
-            return value, offset + index + 1
-    if len(data) - offset >= UVARINT_SIZE_MAX:
-        raise RemoteProtocolError(
-            f"varint at byte {offset} is longer than {UVARINT_SIZE_MAX} bytes"
-        )
+                raise RemoteProtocolError(f"varint exceeds 64 bits: {value:#x}")
+            return value, offset
+        value |= (byte & 0x7F) << shift
+        shift += 7
+    if shift == 7 * UVARINT_SIZE_MAX:
+        raise RemoteProtocolError(f"varint is longer than {UVARINT_SIZE_MAX} bytes")
     return None
 
 
@@ -159,6 +160,10 @@ def write_size(value: int) -> bytes:
     """
     if not 0 <= value <= INT64_MAX:
         raise EncodeError(f"size out of range: {value}")
+    if value < 0x80:
+        return _ONE_BYTE[value]
+    if value < 0x4000:
+        return bytes((value & 0x7F | 0x80, value >> 7))
     return write_uvarint(value)
 
 
@@ -168,9 +173,13 @@ def read_size(data: Buffer, offset: int) -> tuple[int, int] | None:
     Raises:
         RemoteProtocolError: It is negative, or see `read_uvarint`.
     """
-    # One byte is by far the commonest form, of lengths below 128 and of every tag.
-    if offset < len(data) and (first := data[offset]) < 0x80:
+    # One byte is the form of short lengths and of every tag, two of most seqs. This is
+    # called three times a frame, so these two are read without a loop.
+    left = len(data) - offset
+    if left > 0 and (first := data[offset]) < 0x80:
         return first, offset + 1
+    if left > 1 and (second := data[offset + 1]) < 0x80:
+        return data[offset] & 0x7F | second << 7, offset + 2
     if (found := read_uvarint(data, offset)) is None:
         return None
     if found[0] > INT64_MAX:

@@ -130,7 +130,9 @@ class _JsonBody:
         two. It may raise a false alarm, which costs time; it may not miss one.
         """
         try:
-            value = self._make(self._read(body))
+            value = self._read(body)
+            if self._make is not None:
+                value = self._make(value)
         except Exception:  # noqa: BLE001 -- the rules tell what is wrong
             return self._decode_by_the_rules(body)
         if self._may_differ(body):
@@ -176,17 +178,13 @@ def _type_info(entry: type) -> inspect.Type:
         ) from error
 
 
-def _bare(entry: type) -> tuple[Callable[[Any], object], Any]:
-    """Give how to make a value of *entry*, and what msgspec shall decode for it."""
+def _bare(entry: type) -> tuple[Callable[[Any], object] | None, Any]:
+    """Give what makes a decoded value an *entry*, if it is none, and what to decode."""
     info = inspect.type_info(entry)
     for scalar in _SCALARS:
         if isinstance(info, inspect.CustomType) and issubclass(entry, scalar):
             return entry, scalar
-    return _as_is, entry
-
-
-def _as_is(value: object) -> object:
-    return value
+    return None, entry
 
 
 def _may_hold(kind: inspect.Type, number: type[int | float]) -> bool:
@@ -254,7 +252,11 @@ def _suspicion(kinds: list[inspect.Type]) -> Callable[[bytes], object]:
     digits = _NINETEEN_DIGITS.search if has_integers else _never
 
     def may_differ(body: bytes) -> object:
-        return key(body) or (b"\\" in body and escaped(body)) or digits(body)
+        return (
+            key(body)
+            or (b"\\" in body and escaped(body))
+            or (len(body) >= 19 and digits(body))
+        )
 
     return may_differ
 

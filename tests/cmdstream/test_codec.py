@@ -1,0 +1,79 @@
+"""The registry."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import pytest
+
+from cmdstream import Registry, RegistryError, ResultType
+
+
+class Number(int):
+    """A result without fields."""
+
+
+@dataclass
+class Part:
+    value: int
+    last: bool
+
+
+class Child(Part):
+    """Inherits the field that its rule names."""
+
+
+class Slotted(msgspec.Struct):
+    done: bool
+
+
+def test_tags_follow_the_order_of_registration() -> None:
+    registry = Registry([str, Number], [Part, Number])
+    assert registry.commands == (str, Number)
+    assert registry.results == (Part, Number)
+
+
+def test_a_result_is_the_last_unless_a_rule_says_otherwise() -> None:
+    assert Registry([], [Number]).is_last(Number(1))
+
+
+@pytest.mark.parametrize(
+    ("rule", "result", "is_last"),
+    [
+        (ResultType(Number, last_one=True), Number(1), True),
+        (ResultType(Number, last_one=False), Number(1), False),
+        (ResultType(Number, lambda number: number > 2), Number(1), False),
+        (ResultType(Number, lambda number: number > 2), Number(3), True),
+        (ResultType(Part, "last"), Part(1, last=False), False),
+        (ResultType(Part, "last"), Part(1, last=True), True),
+        (ResultType(Child, "last"), Child(1, last=True), True),
+        (ResultType(Slotted, "done"), Slotted(done=False), False),
+    ],
+)
+def test_a_rule_decides_by_type_field_or_function(
+    rule: ResultType[Any], result: object, is_last: bool
+) -> None:
+    assert Registry([], [rule]).is_last(result) is is_last
+
+
+def test_a_type_listed_twice_is_refused() -> None:
+    with pytest.raises(RegistryError, match="command 2 is str, as is command 0"):
+        Registry([str, int, str], [])
+    with pytest.raises(RegistryError, match="result 1 is Number, as is result 0"):
+        Registry([], [Number, ResultType(Number)])
+
+
+def test_what_is_not_a_class_is_refused() -> None:
+    commands: list[Any] = ["EchoCmd"]
+    with pytest.raises(RegistryError, match="command 0 is not a class: 'EchoCmd'"):
+        Registry(commands, [])
+
+
+def test_a_rule_about_a_field_that_is_not_there_is_refused() -> None:
+    with pytest.raises(RegistryError, match="Part has no 'final'"):
+        Registry([], [ResultType(Part, "final")])
+
+
+def test_an_unregistered_type_has_no_rule() -> None:
+    with pytest.raises(KeyError):
+        Registry([], [Number]).is_last("x")
