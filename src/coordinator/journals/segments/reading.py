@@ -24,6 +24,7 @@ import msgspec
 from coordinator.batch import (
     ALIGNMENT,
     BATCH_SIZE_MAX,
+    HEADER_SIZE,
     Batch,
     BatchError,
     IncompleteBatchError,
@@ -134,6 +135,7 @@ class SegmentReader:
         chain: What was read so far; stands before the first batch when it begins.
         problem: Why no batch starts at `offset`, once `batches` has come to its end;
             empty if the file ends there.
+        torn: Whether `check_torn` found a torn tail at `offset`.
     """
 
     def __init__(self, file: File, path: str, header: SegmentHeader) -> None:
@@ -142,6 +144,12 @@ class SegmentReader:
         self.chain = Chain(epoch=header.epoch, end=header.base, crc=header.previous_crc)
         self.offset = SEGMENT_HEADER_SIZE
         self.problem = ""
+        self.torn = False
+
+    def go_on(self, chain: Chain, offset: int) -> None:
+        """Begin where another reader of the same segment stopped."""
+        self.chain = chain
+        self.offset = offset
 
     def batches(self) -> Iterator[Batch]:
         """Yield the valid batches up to the first place where none starts.
@@ -192,28 +200,29 @@ class SegmentReader:
         if self.problem:
             raise JournalDamagedError(self._path, self.offset, self.problem)
 
-    def check_torn(self) -> bool:
-        """Tell whether the *active* segment has a torn tail at `offset`.
-
-        Returns:
-            False if nothing was written there.
+    def check_torn(self) -> None:
+        """Set `torn` if the *active* segment has a torn tail at `offset`.
 
         Raises:
             JournalDamagedError: A later batch is there, so this one was acknowledged.
         """
-        if not self.problem:
-            return False
-        torn = False
+        self.torn = False
         position = self.offset
         while data := self._file.read(position, CHUNK_SIZE):
             if not is_zeros(data):
-                torn = True
+                self.torn = True
                 for candidate in batch_candidates(data):
                     self._check_not_later(position + candidate)
             position += len(data)
-        return torn
 
     def _check_not_later(self, offset: int) -> None:
+        try:
+            # The header alone is never a batch, but mostly it shows that none is there.
+            decode_batch(self._file.read(offset, HEADER_SIZE))
+        except IncompleteBatchError:
+            pass
+        except BatchError:
+            return
         try:
             batch = decode_batch(self._file.read(offset, BATCH_SIZE_MAX))
         except BatchError:

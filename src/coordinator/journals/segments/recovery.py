@@ -162,7 +162,8 @@ def _read_needed(folder: Folder, found: Recovered) -> None:
             for _ in reader.batches():
                 pass
             if active:
-                found.torn = reader.check_torn()
+                reader.check_torn()
+                found.torn = reader.torn
                 found.active_size = reader.offset
             else:
                 reader.check_closed()

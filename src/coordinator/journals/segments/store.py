@@ -196,9 +196,8 @@ class Store:
             end=self.chain.end,
         )
         try:
-            file = allocate(self.folder, _CHECKPOINT_COPY, len(content))
+            file = self._write_checkpoint(content)
             try:
-                file.write(0, content)
                 file.sync()
             finally:
                 file.close()
@@ -299,6 +298,18 @@ class Store:
                 raise
             self.full = f"{self.folder.path}: {error.strerror}"
             raise JournalFullError(self.full) from error
+
+    def _write_checkpoint(self, content: bytes) -> File:
+        file = allocate(self.folder, _CHECKPOINT_COPY, len(content))
+        try:
+            file.write(0, content)
+        except OSError as error:
+            file.close()
+            if error.errno not in NO_SPACE:
+                raise
+            self.folder.remove(_CHECKPOINT_COPY)
+            raise JournalFullError(f"{self.folder.path}: {error.strerror}") from error
+        return file
 
     def _roll(self, size: int) -> None:
         """Close the active segment, and go on in the next one with room for *size*."""
