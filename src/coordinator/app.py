@@ -349,7 +349,7 @@ class Coordinator(Generic[ReceiverT]):
 
     def workflows(self) -> list[WorkflowInfo]:
         """Return all unfinished workflows."""
-        return self.engine.workflows()
+        return self.engine.operators.workflows()
 
     def workflow(self, workflow_id: str) -> WorkflowInfo:
         """Return one unfinished workflow.
@@ -357,7 +357,7 @@ class Coordinator(Generic[ReceiverT]):
         Raises:
             UnknownWorkflowError: It is not here, or has ended.
         """
-        return self.engine.workflow(workflow_id)
+        return self.engine.operators.workflow(workflow_id)
 
     async def retry(self, workflow_id: str, *, by: str) -> None:
         """Run a stuck workflow again; durable on return.
@@ -366,7 +366,7 @@ class Coordinator(Generic[ReceiverT]):
             UnknownWorkflowError: It is not here, or has ended.
             WorkflowStateError: It is not stuck.
         """
-        await self.engine.retry_stuck(workflow_id, by)
+        await self.engine.operators.retry(workflow_id, by)
 
     async def cancel(self, workflow_id: str, *, by: str, reason: str = "") -> None:
         """Stop a workflow and undo what it did; durable on return, done later.
@@ -375,7 +375,7 @@ class Coordinator(Generic[ReceiverT]):
             UnknownWorkflowError: It is not here, or has ended.
             WorkflowStateError: It is being undone already.
         """
-        await self.engine.cancel(workflow_id, by, reason)
+        await self.engine.operators.cancel(workflow_id, by, reason)
 
     async def wait_failed(self) -> JournalError:
         """Wait until the journal is dead, and return why: the process must end then."""

@@ -22,6 +22,7 @@ from typing import Any
 import msgspec
 
 from coordinator.admission import Admission
+from coordinator.calls import describe
 from coordinator.commit import Durable
 from coordinator.door import Door
 from coordinator.errors import (
@@ -30,36 +31,22 @@ from coordinator.errors import (
     JournalClosedError,
     JournalError,
     NotAcceptedError,
-    UnknownWorkflowError,
-    WorkflowStateError,
 )
-from coordinator.execution import (
-    Delayed,
-    Ended,
-    Execution,
-    Parked,
-    Verdict,
-    describe,
-)
-from coordinator.execution import Stuck as StuckVerdict
+from coordinator.execution import Execution
 from coordinator.log import Log, LogOptions
-from coordinator.model import (
-    Random,
-    Retry,
-    WorkflowId,
-    format_workflow_id,
-    parse_workflow_id,
-)
+from coordinator.model import Random, Retry, WorkflowId, format_workflow_id
+from coordinator.operators import Operators
 from coordinator.ports import Journal
-from coordinator.records import Accepted, Cancelled, Record, Resumed, Stuck
+from coordinator.records import Accepted, Stuck
 from coordinator.runs import (
     Caller,
     CommandType,
     Outcome,
     Run,
     Submission,
-    WorkflowInfo,
 )
+from coordinator.saga import Delayed, Ended, Parked, Verdict
+from coordinator.saga import Stuck as StuckVerdict
 from coordinator.schedule import Schedule
 from coordinator.state import Ended as EndedWorkflow
 from coordinator.state import WorkflowState
@@ -134,6 +121,12 @@ class Engine:
         self._loop: asyncio.AbstractEventLoop | None = None
         self.failed: asyncio.Future[JournalError] | None = None
         """Done when the journal is dead, with the reason: the process must end."""
+        self.operators = Operators(
+            self._runs,
+            self._resume,
+            clock,
+            lambda run: self.schedule.due_in_s(run),  # noqa: PLW0108 -- made at start
+        )
         self.on_door: Callable[[], None] = lambda: None
         """Called when the doors may have opened or closed; see `door_closed`."""
 
@@ -517,117 +510,25 @@ class Engine:
     def _outcome_stuck(self, state: WorkflowState, reason: str) -> Outcome:
         return Outcome(state.id, state.accepted.type, None, b"", reason)
 
-    # -- for `execution.Host` --------------------------------------------------------
-
-    def warn(self, message: str) -> None:
-        """Tell people."""
-        _LOGGER.warning("%s", message)
-
-    # -- operators -------------------------------------------------------------------
-
-    async def retry_stuck(self, workflow_id: str, by: str) -> None:
-        """Run a stuck workflow again; durable on return.
-
-        Raises:
-            UnknownWorkflowError: It is not here, or has ended.
-            WorkflowStateError: It is not stuck.
-            JournalError: The journal is dead.
-        """
-        run = self._find(workflow_id)
-        if run.state.stuck is None:
-            raise WorkflowStateError(
-                f"workflow {workflow_id} is {run.state.describe()}, not stuck; there "
-                f"is nothing to retry"
-            )
-        await self._resume(run, Resumed(run.state.position, by, self.now()))
-
-    async def cancel(self, workflow_id: str, by: str, reason: str) -> None:
-        """Stop a workflow and undo what it did; the decision is durable on return.
-
-        Steps of which nobody knows are asked again first, under the same keys.
-
-        Raises:
-            UnknownWorkflowError: It is not here, or has ended.
-            WorkflowStateError: It is being undone already.
-            JournalError: The journal is dead.
-        """
-        run = self._find(workflow_id)
-        state = run.state
-        if state.aborting is not None or state.cancelled is not None:
-            raise WorkflowStateError(f"workflow {workflow_id} is being undone already")
-        if state.finished is not None:
-            raise WorkflowStateError(f"workflow {workflow_id} has just ended")
-        record = Cancelled(state.position, by, reason, self.now())
-        if run.task is None:
-            await self._resume(run, record)
-            return
-        durable = run.log.append(record)
-        if run.execution is not None:
-            run.execution.cancel()
-        await durable
-
-    async def _resume(self, run: Run, record: Record) -> None:
-        durable = run.log.append(record)
+    def _resume(self, run: Run) -> None:
+        """Run a workflow that an operator wants to go on, now."""
         self._count(run, counted=True)
         run.failures.clear()
         run.delays = 0
         run.last_error = ""
         self.schedule.remove(run)
         self._start(run)
-        await durable
 
-    def _find(self, workflow_id: str) -> Run:
-        run = self._runs.get(WorkflowId(workflow_id))
-        if run is None or not run.durable:
-            try:
-                parse_workflow_id(workflow_id)
-            except ValueError as error:
-                raise UnknownWorkflowError(str(error)) from error
-            raise UnknownWorkflowError(
-                f"no unfinished workflow {workflow_id} is here; see `coordinator show`"
-            )
-        return run
+    # -- for `execution.Host` --------------------------------------------------------
+
+    def warn(self, message: str) -> None:
+        """Tell people."""
+        _LOGGER.warning("%s", message)
 
     def attach(self, workflow_id: str, caller: Caller) -> None:
-        """Tell *caller* when that workflow ends.
+        """Tell *caller* when that unfinished workflow ends.
 
         Raises:
             UnknownWorkflowError: It is not here, or has ended.
         """
-        run = self._find(workflow_id)
-        self._join(run, caller)
-
-    def detach(self, workflow_id: str, caller: Caller) -> None:
-        """Forget *caller*; its workflow goes on."""
-        run = self._runs.get(WorkflowId(workflow_id))
-        if run is not None:
-            run.callers = tuple(c for c in run.callers if c is not caller)
-
-    def workflows(self) -> list[WorkflowInfo]:
-        """Return all unfinished workflows, for people."""
-        return [self._info(run) for run in self._runs.values()]
-
-    def workflow(self, workflow_id: str) -> WorkflowInfo:
-        """Return one unfinished workflow.
-
-        Raises:
-            UnknownWorkflowError: It is not here, or has ended.
-        """
-        return self._info(self._find(workflow_id))
-
-    def _info(self, run: Run) -> WorkflowInfo:
-        state = run.state
-        status = state.describe()
-        if state.stuck is None and run.task is None:
-            status = "delayed" if status == "running" else f"{status}, delayed"
-        return WorkflowInfo(
-            id=state.id,
-            type=state.accepted.type,
-            key=state.accepted.key,
-            status=status,
-            accepted_at=state.accepted.at,
-            outcomes=len(state.outcomes),
-            attempts=run.delays,
-            reason=state.stuck.reason if state.stuck is not None else run.last_error,
-            due_s=self.schedule.due_in_s(run),
-        )
+        self._join(self.operators.find(workflow_id), caller)

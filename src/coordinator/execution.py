@@ -16,18 +16,14 @@ say), the call ends unknown, and the run is delayed.
 """
 
 import asyncio
-import contextvars
-import inspect
-import traceback
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
-from typing import Any, Protocol, TypeAlias, TypeVar
-
-import msgspec
+from typing import Any, Protocol, TypeVar
 
 from coordinator import values
+from coordinator.calls import call, describe
 from coordinator.commit import Durable
-from coordinator.context import _CURRENT, StepContext
+from coordinator.context import StepContext
 from coordinator.errors import (
     CommandBlocked,
     CommandDelayed,
@@ -47,43 +43,24 @@ from coordinator.model import (
     service_of,
 )
 from coordinator.records import Aborting, Finished, Outcome, Record
-from coordinator.saga import Answer, Attempt, Mode, Unwind, undo_plan
+from coordinator.saga import (
+    Answer,
+    Attempt,
+    Delayed,
+    Ended,
+    Mode,
+    Parked,
+    Stuck,
+    Unwind,
+    Verdict,
+    undo_plan,
+)
 from coordinator.state import WorkflowState
 from coordinator.workflow import Names, RecordedOutcome, Step, Workflow
 
-__all__ = ["Delayed", "Ended", "Execution", "Host", "Parked", "Stuck", "Verdict"]
+__all__ = ["Execution", "Host"]
 
 T = TypeVar("T")
-
-TRACEBACK_SIZE_MAX = 4000
-"""Characters of a traceback that are kept, from its end."""
-
-
-class Ended(msgspec.Struct, frozen=True):
-    """`Finished` is durable."""
-
-    finished: Finished
-
-
-class Delayed(msgspec.Struct, frozen=True):
-    """Nobody knows what became of a step: run again later."""
-
-    cause: BaseException
-    step: str
-    retry: Retry
-
-
-class Stuck(msgspec.Struct, frozen=True):
-    """A person must look. Not yet recorded."""
-
-    reason: str
-
-
-class Parked(msgspec.Struct, frozen=True):
-    """The process is about to stop; the next one goes on."""
-
-
-Verdict: TypeAlias = Ended | Delayed | Stuck | Parked
 
 
 class Host(Protocol):
@@ -517,57 +494,25 @@ class Execution:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Any:
-        """Call *function* with the step's context and time-out.
-
-        Raises:
-            CommandDelayed: No answer in time, or the connection was lost.
-            BaseException: Whatever *function* raises.
-        """
         id_ = self._state.id
-        timeout_s = step.timeout_s or self._host.step_timeout_s
-        timer = asyncio.timeout(timeout_s)
-        token = _CURRENT.set(
-            StepContext(
-                idempotency_key(self._journal_id, id_, step.id, direction),
-                self._epoch,
-                id_,
-                step.id,
-                direction,
-                self._failures.get((step.id, direction), 0),
-                self._state.accepted.trace,
-            )
+        context = StepContext(
+            idempotency_key(self._journal_id, id_, step.id, direction),
+            self._epoch,
+            id_,
+            step.id,
+            direction,
+            self._failures.get((step.id, direction), 0),
+            self._state.accepted.trace,
         )
-        try:
-            async with timer:
-                try:
-                    return await (
-                        function(*args, **kwargs)
-                        if is_async
-                        else self._in_thread(function, args, kwargs)
-                    )
-                except (TimeoutError, ConnectionError) as error:
-                    raise CommandDelayed(describe(error)) from error
-                except SystemExit as error:
-                    # In a task it would end the loop, and everybody else with it.
-                    raise RuntimeError(f"the step raised {error!r}") from error
-        except TimeoutError as error:
-            assert timer.expired()
-            raise CommandDelayed(f"no answer within {timeout_s} s") from error
-        finally:
-            _CURRENT.reset(token)
-
-    async def _in_thread(
-        self,
-        function: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> Any:
-        context = contextvars.copy_context()
-        value: Any = await asyncio.get_running_loop().run_in_executor(
-            self._host.threads, lambda: context.run(function, *args, **kwargs)
+        return await call(
+            function,
+            args,
+            kwargs,
+            is_async=is_async,
+            context=context,
+            timeout_s=step.timeout_s or self._host.step_timeout_s,
+            threads=self._host.threads,
         )
-        # A plain callable that returns an awaitable is as good as an ``async def``.
-        return await value if inspect.isawaitable(value) else value
 
     # -- the primitives --------------------------------------------------------------
 
@@ -604,12 +549,3 @@ class Execution:
                 status=OutcomeStatus.NOTED,
             )
         )
-
-
-def describe(error: BaseException) -> str:
-    """Return an exception in a line, with its traceback behind it if it is a bug."""
-    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    if isinstance(error, CommandDelayed | Refused | TimeoutError | ConnectionError):
-        return text
-    lines = "".join(traceback.format_exception(error))
-    return f"{text}\n{lines[-TRACEBACK_SIZE_MAX:]}"

@@ -24,13 +24,27 @@ is never ignored") are kept by three functions: `Attempt.answer`, `undo_plan`, a
 
 import enum
 from collections.abc import Collection
-from typing import cast
+from typing import TypeAlias, cast
+
+import msgspec
 
 from coordinator.errors import ConcurrentStepsError, Refused
-from coordinator.model import Direction, OutcomeStatus, StepId
+from coordinator.model import Direction, OutcomeStatus, Retry, StepId
+from coordinator.records import Finished
 from coordinator.state import WorkflowState
 
-__all__ = ["Answer", "Attempt", "Mode", "Unwind", "undo_plan"]
+__all__ = [
+    "Answer",
+    "Attempt",
+    "Delayed",
+    "Ended",
+    "Mode",
+    "Parked",
+    "Stuck",
+    "Unwind",
+    "Verdict",
+    "undo_plan",
+]
 
 
 class Unwind(BaseException):
@@ -56,6 +70,33 @@ class Answer(enum.Enum):
     CALL = "call"
     UNWIND = "unwind"
     STOP = "stop"
+
+
+class Ended(msgspec.Struct, frozen=True):
+    """`Finished` is durable."""
+
+    finished: Finished
+
+
+class Delayed(msgspec.Struct, frozen=True):
+    """Nobody knows what became of a step: run again later."""
+
+    cause: BaseException
+    step: str
+    retry: Retry
+
+
+class Stuck(msgspec.Struct, frozen=True):
+    """A person must look. Not yet recorded."""
+
+    reason: str
+
+
+class Parked(msgspec.Struct, frozen=True):
+    """The process is about to stop; the next one goes on."""
+
+
+Verdict: TypeAlias = Ended | Delayed | Stuck | Parked
 
 
 class Attempt:

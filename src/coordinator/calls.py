@@ -1,0 +1,82 @@
+"""One call of a user's function: its context, its time-out, its thread."""
+
+import asyncio
+import contextvars
+import inspect
+import traceback
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import Any
+
+from coordinator.context import _CURRENT, StepContext
+from coordinator.errors import CommandDelayed, Refused
+
+__all__ = ["call", "describe"]
+
+TRACEBACK_SIZE_MAX = 4000
+"""Characters of a traceback that are kept, from its end."""
+
+
+async def call(
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    *,
+    is_async: bool,
+    context: StepContext,
+    timeout_s: float,
+    threads: Executor,
+) -> Any:
+    """Call *function* as the step of *context*, and return what it returns.
+
+    Cancellation: an ``async def`` is cancelled. A plain ``def`` runs on in its thread,
+    and what it returns is lost: nobody knows, as with a call over the network.
+
+    Raises:
+        CommandDelayed: No answer within *timeout_s* seconds, or the connection was
+            lost.
+        Exception: Whatever *function* raises.
+    """
+    token = _CURRENT.set(context)
+    timer = asyncio.timeout(timeout_s)
+    try:
+        async with timer:
+            try:
+                return await (
+                    function(*args, **kwargs)
+                    if is_async
+                    else _in_thread(threads, function, args, kwargs)
+                )
+            except (TimeoutError, ConnectionError) as error:
+                raise CommandDelayed(describe(error)) from error
+            except SystemExit as error:
+                # In a task it would end the loop, and everybody else with it.
+                raise RuntimeError(f"the step raised {error!r}") from error
+    except TimeoutError as error:
+        assert timer.expired()
+        raise CommandDelayed(f"no answer within {timeout_s} s") from error
+    finally:
+        _CURRENT.reset(token)
+
+
+async def _in_thread(
+    threads: Executor,
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Any:
+    context = contextvars.copy_context()
+    value: Any = await asyncio.get_running_loop().run_in_executor(
+        threads, lambda: context.run(function, *args, **kwargs)
+    )
+    # A plain callable that returns an awaitable is as good as an ``async def``.
+    return await value if inspect.isawaitable(value) else value
+
+
+def describe(error: BaseException) -> str:
+    """Return an exception in a line, with its traceback behind it if it is a bug."""
+    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    if isinstance(error, CommandDelayed | Refused | TimeoutError | ConnectionError):
+        return text
+    lines = "".join(traceback.format_exception(error))
+    return f"{text}\n{lines[-TRACEBACK_SIZE_MAX:]}"
