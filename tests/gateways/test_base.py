@@ -170,6 +170,101 @@ def test_one_call_may_have_its_own_timeout() -> None:
         asyncio.run(Gateway("bank", timeout_s=1000).call(hang, timeout_s=0.01))
 
 
+def test_waiting_for_a_place_is_not_on_the_time_of_the_call() -> None:
+    """If it were, both calls would be over at the same moment."""
+    gateway = Gateway("bank", timeout_s=0.05, calls_max=1)
+
+    async def hang(step: StepContext) -> object:
+        return await asyncio.Event().wait()
+
+    async def reply(step: StepContext) -> str:
+        return "done"
+
+    async def first() -> None:
+        with pytest.raises(CommandDelayed, match="in time"):
+            await gateway.call(hang)
+
+    async def main() -> str:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(first())
+            second = group.create_task(gateway.call(reply))
+        return second.result()
+
+    with in_step(STEP):
+        assert asyncio.run(main()) == "done"
+
+
+def test_who_waited_for_a_place_while_the_circuit_opened_is_blocked() -> None:
+    gateway = Gateway("bank", calls_max=1, breaker=BreakerOptions(calls_min=1))
+
+    async def first() -> None:
+        with pytest.raises(CommandDelayed):
+            await gateway.call(failing(CommandDelayed("down")))
+
+    async def second() -> None:
+        with pytest.raises(CommandBlocked):
+            await gateway.call(failing(AssertionError("it was asked")))
+
+    async def main() -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(first())
+            group.create_task(second())
+
+    with in_step(STEP):
+        asyncio.run(main())
+
+
+def test_nobody_queues_behind_hanging_calls_to_be_turned_away() -> None:
+    gateway = Gateway("bank", calls_max=1, breaker=BreakerOptions(calls_min=1))
+
+    async def open_and_hang(step: StepContext) -> object:
+        gateway._breaker.failed(gateway._breaker._period, gateway._clock(), "down")
+        return await asyncio.Event().wait()
+
+    async def main() -> None:
+        async with asyncio.TaskGroup() as group:
+            hanging = group.create_task(gateway.call(open_and_hang))
+            await asyncio.sleep(0)
+            with pytest.raises(CommandBlocked):
+                await gateway.call(open_and_hang)
+            hanging.cancel()
+
+    with in_step(STEP):
+        asyncio.run(main())
+    assert gateway.health().turned_away == 1
+
+
+def test_a_refusal_can_be_given_a_class_of_its_own() -> None:
+    class DeclinedByBank(Refused):
+        pass
+
+    class Bank(Gateway):
+        def translate(self, error: Exception) -> Exception:
+            if isinstance(error, Refused) and error.details.get("code") == "declined":
+                return DeclinedByBank(error.reason, error.details)
+            return super().translate(error)
+
+    for code, kind in (("declined", DeclinedByBank), ("other", Refused)):
+        refusal = Refused("no", {"code": code})
+        bank = Bank("bank")
+        with in_step(STEP), pytest.raises(Refused) as refused:
+            asyncio.run(bank.call(failing(refusal)))
+        assert type(refused.value) is kind
+        assert bank.health().failures == 0
+
+
+def test_the_engine_finds_the_services_name_on_a_bound_method() -> None:
+    gateway = Gateway("bank")
+    method: object = gateway.call
+    owner = getattr(method, "__self__", None)
+    assert getattr(owner, "service_name", None) == "bank"
+
+
+def test_at_least_one_call_must_be_allowed() -> None:
+    with pytest.raises(ValueError, match="calls_max"):
+        Gateway("bank", calls_max=0)
+
+
 def test_a_person_may_close_the_circuit() -> None:
     gateway = Gateway("bank", breaker=BreakerOptions(calls_min=1))
     with in_step(STEP):

@@ -41,7 +41,12 @@ from coordinator.errors import (
     CoordinatorError,
     Refused,
 )
-from coordinator.gateways.breaker import Breaker, BreakerOptions, BreakerSnapshot
+from coordinator.gateways.breaker import (
+    Breaker,
+    BreakerOptions,
+    BreakerSnapshot,
+    Ticket,
+)
 
 __all__ = [
     "Gateway",
@@ -57,6 +62,9 @@ T = TypeVar("T")
 TIMEOUT_S = 10.0
 """Default time-out of a call: longer than a healthy service ever takes, short enough
 that a silent one is noticed before a person is."""
+
+CALLS_MAX = 100
+"""Default of the calls in flight: what one coordinator may ask of a service at once."""
 
 # A dot would be read as service.operation, a bracket as the beginning of a step's key.
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
@@ -100,6 +108,7 @@ class Gateway:
         name: str,
         *,
         timeout_s: float = TIMEOUT_S,
+        calls_max: int = CALLS_MAX,
         breaker: BreakerOptions | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -109,6 +118,10 @@ class Gateway:
             name: The service's name, as in ``service.operation``. It is part of the
                 stored names of steps: choose it once. Letters, digits, ``_``, ``-``.
             timeout_s: Seconds a call may take in all; more than 0.
+            calls_max: Calls in flight; 1 or more. The others wait in order, and not on
+                their own time: a burst of commands is not the service's silence, and
+                must not open its circuit. Those in flight end by their time-out, so the
+                queue always moves; the coordinator's `max_commands` bounds it.
             breaker: When to stop asking; its defaults if None.
             clock: Seconds that never go back, for the breaker.
 
@@ -121,7 +134,10 @@ class Gateway:
             )
         if not timeout_s > 0:
             raise ValueError(f"timeout_s must be more than 0, got {timeout_s}")
+        if calls_max < 1:
+            raise ValueError(f"calls_max must be 1 or more, got {calls_max}")
         self.service_name = name
+        self._places = asyncio.Semaphore(calls_max)
         self._timeout_s = timeout_s
         self._breaker = Breaker(breaker)
         self._clock = clock
@@ -150,46 +166,27 @@ class Gateway:
             RuntimeError: The caller does not run in a step.
         """
         step = current_step()
-        ticket = self._breaker.admit(self._clock())
-        if ticket is None:
+        if timeout_s is None:
+            timeout_s = self._timeout_s
+        now_s = self._clock()
+        # Calls that hang may hold every place: nobody queues to be turned away.
+        if self._breaker.open_left_s(now_s) and self._breaker.admit(now_s) is None:
             raise self._blocked()
-        # A call is abandoned until something else is known, and every path ends in the
-        # one `finally`: not even an exception from `translate` keeps a trial's place.
-        failure: str | None = None
-        answered = False
-        try:
-            async with asyncio.timeout(
-                self._timeout_s if timeout_s is None else timeout_s
-            ):
-                value = await operation(step)
-            answered = True
-        except Exception as error:
-            answer = self.translate(error)
-            answered = isinstance(answer, Refused)
-            # A block tells of another service, one that the operation itself called.
-            if isinstance(answer, (CommandDelayed, GatewayError)) and not isinstance(
-                answer, CommandBlocked
-            ):
-                failure = str(answer)
-            if answer is error:
-                raise
-            raise answer from error
-        else:
-            return value
-        finally:
-            if answered:
-                self._breaker.succeeded(ticket, self._clock())
-            elif failure is not None:
-                self._breaker.failed(ticket, self._clock(), failure)
-            else:
-                self._breaker.abandoned(ticket)
+        async with self._places:
+            # Admitted only now: while it waited the circuit may have opened, and a
+            # trial must not wait in a queue.
+            ticket = self._breaker.admit(self._clock())
+            if ticket is None:
+                raise self._blocked()
+            return await self._admitted(operation, step, timeout_s, ticket)
 
     def translate(self, error: Exception) -> Exception:
         """Say what an exception of the operation means; override for a foreign client.
 
         Return a `Refused`, a `CommandDelayed` or a `GatewayError` for what is known,
         and the rest to ``super().translate(error)``, which knows time-outs and lost
-        connections, and returns what it does not know unchanged:
+        connections, and returns what it does not know unchanged. A `Refused` passes
+        here too, and may become one of its subclasses.
 
             def translate(self, error: Exception) -> Exception:
                 match error:
@@ -232,6 +229,43 @@ class Gateway:
         traceback: TracebackType | None,
     ) -> None:
         await self.aclose()
+
+    async def _admitted(
+        self,
+        operation: Callable[[StepContext], Awaitable[T]],
+        step: StepContext,
+        timeout_s: float,
+        ticket: Ticket,
+    ) -> T:
+        """Run *operation*, and hand the ticket back with what came of it."""
+        # A call is abandoned until something else is known, and every path ends in the
+        # one `finally`: not even an exception from `translate` keeps a trial's place.
+        failure: str | None = None
+        answered = False
+        try:
+            async with asyncio.timeout(timeout_s):
+                value = await operation(step)
+            answered = True
+        except Exception as error:
+            answer = self.translate(error)
+            answered = isinstance(answer, Refused)
+            # A block tells of another service, one that the operation itself called.
+            if isinstance(answer, (CommandDelayed, GatewayError)) and not isinstance(
+                answer, CommandBlocked
+            ):
+                failure = str(answer)
+            if answer is error:
+                raise
+            raise answer from error
+        else:
+            return value
+        finally:
+            if answered:
+                self._breaker.succeeded(ticket, self._clock())
+            elif failure is not None:
+                self._breaker.failed(ticket, self._clock(), failure)
+            else:
+                self._breaker.abandoned(ticket)
 
     def _blocked(self) -> CommandBlocked:
         seen = self.health()

@@ -75,8 +75,9 @@ class HttpOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds to open one connection; more than 0. A host that is gone is known long
     before the call's own time-out: one lost SYN is sent again after 1 s."""
     connections_max: int = 100
-    """Connections at once; 1 or more. Calls above it wait, within their time-out. It
-    bounds what one coordinator can do to a service, and its own descriptors."""
+    """Connections at once, which is calls at once; 1 or more. Calls above it wait, and
+    not on their own time (see `Gateway`). It bounds what one coordinator can do to a
+    service, and its own descriptors."""
     keepalive_s: float = 4.0
     """Seconds an unused connection is kept; 0 or more. Less than the 5 s after which
     uvicorn and Node close theirs: a POST that meets the closing is of unknown outcome,
@@ -161,11 +162,17 @@ class HttpGateway(Gateway):
         Raises:
             ValueError: An argument is out of its bounds.
         """
-        super().__init__(name, timeout_s=timeout_s, breaker=breaker, clock=clock)
+        self._options = options or HttpOptions()
+        super().__init__(
+            name,
+            timeout_s=timeout_s,
+            calls_max=self._options.connections_max,
+            breaker=breaker,
+            clock=clock,
+        )
         self._base = str(URL(base_of(base_url))).rstrip("/")
         self._answers = dict(answers or {})
         self._headers = headers if callable(headers) else _checked(headers)
-        self._options = options or HttpOptions()
         self._session: aiohttp.ClientSession | None = None
         self._encoder = msgspec.json.Encoder()
         self._decoders: dict[object, msgspec.json.Decoder[Any]] = {}
