@@ -85,6 +85,8 @@ class _Workflow:
     cancelled: bool = False
     aborting: bool = False
     stuck: bool = False
+    resuming: bool = False
+    """A person asked for it to go on, in this life; that need not be durable yet."""
     finished: Finished | None = None
     calls: dict[str, int] = field(default_factory=dict[str, int])
     """Keys of the calls under way, with their directions."""
@@ -134,6 +136,8 @@ class Checker:
             "submit.begin": self._submit_begin,
             "submit.acked": self._submit_acked,
             "result.seen": self._result_seen,
+            "operator.retry": self._operator_asked,
+            "operator.cancel": self._operator_asked,
             "call.begin": self._call_begin,
             "call.end": self._call_end,
             "exec.saw": self._exec_saw,
@@ -174,6 +178,7 @@ class Checker:
         self._answered.clear()
         for workflow in self.workflows.values():
             workflow.calls.clear()
+            workflow.resuming = False
 
     def _submit_begin(self, event: Event) -> None:
         self._submitted.add(event.fields["order"])
@@ -193,6 +198,11 @@ class Checker:
                 f"order {order} was acknowledged as workflow {id_}, which holds "
                 f"{_order_of(workflow.accepted)}",
             )
+
+    def _operator_asked(self, event: Event) -> None:
+        workflow = self._find(event.fields["workflow"])
+        if workflow is not None:
+            workflow.resuming = True
 
     def _result_seen(self, event: Event) -> None:
         id_, status = event.fields["workflow"], event.fields["status"]
@@ -277,7 +287,8 @@ class Checker:
             self._violated("again", f"{what} though it was answered in this life")
         if key in workflow.calls:
             self._violated("again", f"{what} twice at once")
-        if workflow.finished is not None or workflow.stuck:
+        stuck = workflow.stuck and not workflow.resuming
+        if workflow.finished is not None or stuck:
             state = "ended" if workflow.finished is not None else "stuck"
             self._violated("forward", f"{what} while the workflow is {state}")
 
@@ -462,6 +473,7 @@ class Checker:
     ) -> str:
         """Fold in what only people cause, and what only people end."""
         was_stuck, workflow.stuck = workflow.stuck, isinstance(record, Stuck)
+        workflow.resuming = False
         match record:
             case Stuck():
                 return "comes twice" if was_stuck else ""

@@ -294,7 +294,10 @@ class Buggy:
 
 @dataclass
 class Hasty:
-    """Gives a step only so long, by asyncio's own means."""
+    """Gives a step only so long, by asyncio's own means; long enough once it is healed.
+
+    A call that is cut off so is unknown, and made again.
+    """
 
     order: str
     timeout_ms: int
@@ -305,7 +308,7 @@ class Hasty:
         )
         shop.saw(held)
         try:
-            async with asyncio.timeout(self.timeout_ms / 1000):
+            async with asyncio.timeout(shop.patience_s(self.timeout_ms)):
                 paid = await workflow.step(shop.payments.charge, self.order, 4).undo(
                     shop.payments.refund
                 )

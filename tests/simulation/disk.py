@@ -310,10 +310,13 @@ class Disk:
         inode.changes.clear()
 
     def fail_names_sync(self, directory: _Directory) -> None:
-        """As `fail_sync`, for names."""
+        """Put some of the changes on the platter; the others stay unsynced.
+
+        Names don't lie as bytes do: they are in the file system's own journal, and one
+        that fails to write that stops altogether.
+        """
         for change in self._draw_survivors(directory.changes):
             directory.apply(change)
-        directory.changes.clear()
 
     def draw_part(self, size: int) -> int:
         """Return how much of *size* was done before it failed."""

@@ -119,7 +119,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         now_s: float = 0.0,
         latency: Callable[[], float] = lambda: 1e-4,
         shuffled: bool = True,
-        steps_max: int = 5_000_000,
+        steps_max: int = 300_000,
     ) -> None:
         super().__init__()
         self.life = life
@@ -276,8 +276,13 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         self.life.end("the loop was closed")
         self.set_exception_handler(lambda _loop, _context: None)
         with _silence():
-            for task in asyncio.all_tasks(self):
-                _close_quietly(task)
+            for _ in range(10):  # what is closed may start tasks
+                if not (tasks := asyncio.all_tasks(self)):
+                    break
+                while tasks:
+                    _close_quietly(tasks.pop())
+                self._ready.clear()
+                gc.collect(1)
             self._timers.clear()
             self.close()
             gc.collect(1)

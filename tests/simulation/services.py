@@ -405,6 +405,10 @@ class Shop:
         if self._life.alive:
             self.world.history.add("exec.saw", key=reply.key, number=reply.number)
 
+    def patience_s(self, timeout_ms: int) -> float:
+        """Return a time-out that a healed service meets."""
+        return 60.0 if self.world.healed else timeout_ms / 1000
+
     def has_a_bad_day(self, order: str) -> bool:
         """Say whether `exec`'s own code fails now: until all is healed, by order."""
         return not self.world.healed and hash_of(self.world.seed, order) % 2 == 0

@@ -95,7 +95,8 @@ class TappedJournal:
         return self.inner.partitions
 
     async def open(self, partition: int, *, owner: str, at: int) -> TappedPartition:
-        opened = await self.inner.open(partition, owner=owner, at=at)
+        # Process id and host are what no seed decides.
+        opened = await self.inner.open(partition, owner="simulated", at=at)
         self._history.add("journal.claimed", epoch=opened.epoch)
         return TappedPartition(opened, self._history)
 
