@@ -34,8 +34,9 @@ class Suspension:
         self.service = service
         self.answering = False
         """True once a command got through since it was last blocked."""
-        self.waiting: set[Hashable] = set()
-        """The delayed commands that it blocked, whether trying at present or not."""
+        self.waiting: dict[Hashable, None] = {}
+        """The delayed commands that it blocked, whether trying at present or not; in
+        the order in which they came."""
         self.trying: set[Hashable] = set()
         """Those of them that are trying at present."""
         self.allowance = probes
@@ -46,7 +47,7 @@ class Suspension:
         """Note that *command* found the service blocked (again)."""
         self.answering = False
         self.allowance = self._probes
-        self.waiting.add(command)
+        self.waiting[command] = None
         self.trying.discard(command)
 
     def may_try(self, command: Hashable) -> bool:
@@ -153,7 +154,7 @@ class Admission:
         return [s for s in self.suspensions.values() if command in s.waiting]
 
     def _release(self, suspension: Suspension, command: Hashable) -> None:
-        suspension.waiting.discard(command)
+        suspension.waiting.pop(command, None)
         suspension.trying.discard(command)
         if not suspension.waiting:
             del self.suspensions[suspension.service]

@@ -86,6 +86,7 @@ class GroupCommit:
         self._closed: deque[_Group] = deque()
         self._writer: asyncio.Task[None] | None = None
         self._failure: JournalError | None = None
+        self._patient = True
 
     def append(self, record: Record) -> Durable:
         """Put *record* at `next`, and return what is done once it is durable.
@@ -128,6 +129,14 @@ class GroupCommit:
             await asyncio.wait({self._writer})
         if self._failure is not None:
             raise self._failure
+
+    def stop_waiting(self) -> None:
+        """Wait for space no longer: what is not written then fails instead.
+
+        For a process that is about to end while its disk is full. Nothing of it was
+        acknowledged.
+        """
+        self._patient = False
 
     async def aclose(self) -> None:
         """Flush if it can, then refuse more. Does not close the partition."""
@@ -175,7 +184,11 @@ class GroupCommit:
         while True:
             try:
                 await partition.write(batch)
-            except JournalFullError:
+            except JournalFullError as error:
+                if not self._patient:
+                    raise JournalClosedError(
+                        f"closed while waiting: {error}"
+                    ) from error
                 # Nothing was written and the handle lives, so the same batch may be
                 # tried again. Its waiters wait: they are what is running; new
                 # commands are refused at the door, by `Partition.full`.
@@ -190,4 +203,5 @@ class GroupCommit:
             failed.done.exception()  # retrieved: there may be nobody left waiting
         self._closed.clear()
         self._open = None
-        self._on_failure(error)
+        if not isinstance(error, JournalClosedError):
+            self._on_failure(error)

@@ -112,7 +112,7 @@ class Engine:
         self._random = random
         self._logs: list[Log] = []
         self._runs: dict[WorkflowId, Run] = {}
-        self._active: set[Run] = set()
+        self._active: dict[Run, None] = {}  # in order, so that a seed repeats
         self._schedule: Schedule | None = None
         self._door: Door[tuple[Submission, Caller]] = Door()
         self._next_partition = 0
@@ -223,6 +223,8 @@ class Engine:
         self.on_door()
 
     async def _abandon(self) -> None:
+        for log in self._logs:
+            log.stop_waiting()
         for run in list(self._active):
             if run.execution is not None:
                 run.execution.abandon()
@@ -296,12 +298,15 @@ class Engine:
             found = log.state.find(submission.type, submission.key)
             if found is None:
                 continue
-            if isinstance(found, EndedWorkflow):
-                id_ = format_workflow_id(log.state.number, found.position)
+            id_ = format_workflow_id(log.state.number, found.position)
+            run = self._runs.get(id_)
+            if run is not None:
+                # Perhaps it has ended, but that is not durable yet: told when it is.
+                self._join(run, caller)
+            else:
+                assert isinstance(found, EndedWorkflow)
                 caller.accepted(id_)
                 caller.ended(Outcome(id_, found.type, found.status, found.value))
-            else:
-                self._join(self._runs[found.id], caller)
             return True
         return False
 
@@ -382,7 +387,7 @@ class Engine:
     def _start(self, run: Run, durable: Durable | None = None) -> None:
         assert self._loop is not None
         assert run.task is None
-        self._active.add(run)
+        self._active[run] = None
         run.task = self._loop.create_task(self._drive(run, durable))
 
     async def _drive(self, run: Run, durable: Durable | None) -> None:
@@ -408,7 +413,7 @@ class Engine:
     def _put_down(self, run: Run) -> None:
         """See to it that *run*, whose task ends, is taken up again if it has to be."""
         run.task = run.execution = None
-        self._active.discard(run)
+        self._active.pop(run, None)
         self.admission.tried(run)
         if not self._active:
             self._idle.set()

@@ -18,6 +18,7 @@ say), the call ends unknown, and the run is delayed.
 import asyncio
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
+from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
 from coordinator import values
@@ -42,7 +43,7 @@ from coordinator.model import (
     idempotency_key,
     service_of,
 )
-from coordinator.records import Aborting, Finished, Outcome, Record
+from coordinator.records import Aborting, Finished, Outcome, Record, Started
 from coordinator.saga import (
     Answer,
     Attempt,
@@ -119,13 +120,16 @@ class Execution:
         self._failures = failures
         self._passed = passed
         self._undoable: dict[StepId, Step[Any]] = {}
-        self._calls: set[asyncio.Task[Any]] = set()
+        self._calls: dict[asyncio.Task[Any], None] = {}  # in order: a seed repeats
         self._task: asyncio.Task[Any] | None = None
         self._inline = False
         self._failed_step: Step[Any] | None = None
         self._failed_direction = Direction.DO
         self._result_type: Any = Any
         self._abandoned = False
+        self._asked = asyncio.Event()
+        self._released = False
+        """Nothing is kept from `exec` any more: it ended, or is about to."""
 
     # -- from outside ----------------------------------------------------------------
 
@@ -148,9 +152,14 @@ class Execution:
 
     def _interrupt(self) -> None:
         """Wake `exec` from whatever it waits for, unless that is a call of ours."""
+        self._release()
         if self._task is not None and not self._inline:
             self.attempt.unwound = True
             self._task.cancel()
+
+    def _release(self) -> None:
+        self._released = True
+        self._asked.set()
 
     # -- the run ---------------------------------------------------------------------
 
@@ -177,6 +186,7 @@ class Execution:
         except BaseException as raised:  # noqa: BLE001 -- user code: anything may come
             error = raised
         self._task = None
+        self._release()
         while self._calls:
             await asyncio.wait(self._calls)
         if self._abandoned:
@@ -237,7 +247,8 @@ class Execution:
             data, _ = values.round_trip(result, self._result_type)
         except EncodeError as error:
             return Stuck(f"the result: {error}")
-        ignored = tuple(map(str, self.attempt.ignored()))
+        attempt = self.attempt
+        ignored = tuple(map(str, attempt.ignored() + attempt.unknown()))
         if ignored:
             self._host.warn(
                 f"workflow {self._state.id} completed without asking for "
@@ -258,6 +269,9 @@ class Execution:
 
     async def _turn_back(self, refusal: Refused) -> Verdict:
         """Write down the decision; only then undo."""
+        missing = self._missing(refusal)
+        if missing is not None:
+            return missing
         await self._append(
             Aborting(
                 self._state.position,
@@ -284,6 +298,12 @@ class Execution:
 
     def _missing(self, error: BaseException | None) -> Stuck | None:
         """Return a verdict if something stands that this run has no undo for."""
+        unknown = self.attempt.unknown()
+        if unknown:
+            return Stuck(
+                f"nobody knows whether {', '.join(map(str, unknown))} was done, and "
+                f"exec no longer asks for it{self._standing()}"
+            )
         standing = set(self._state.standing())
         missing = [step for step in self.attempt.ignored() if step in standing]
         if not missing:
@@ -342,8 +362,10 @@ class Execution:
 
     async def perform(self, step: Step[T]) -> T:
         """Replay, call or unwind *step*; see `saga.Attempt.answer`."""
-        answer = self.attempt.answer(step.id)
+        answer = self._ask(step)
         if answer is Answer.REPLAY:
+            if self._state.started:
+                await self._until_others_asked(step)
             return self._replay(step)
         if answer is Answer.CALL:
             if asyncio.current_task() is not self._task:
@@ -355,21 +377,27 @@ class Execution:
                 self._inline = False
         raise self._stop_error(answer)
 
-    def start(self, step: Step[T]) -> Awaitable[T]:
-        """As `perform`, in a task if there is anything to wait for."""
+    def start(self, step: Step[T]) -> Awaitable[T] | None:
+        """Call *step* in a task; None if there is no call to be made."""
+        return self._detach(step) if self._ask(step) is Answer.CALL else None
+
+    def _ask(self, step: Step[Any]) -> Answer:
         answer = self.attempt.answer(step.id)
-        if answer is Answer.CALL:
-            return self._detach(step)
-        known: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        if answer is Answer.REPLAY:
-            try:
-                known.set_result(self._replay(step))
-            except (Refused, DecodeError) as error:
-                known.set_exception(error)
-        else:
-            known.set_exception(self._stop_error(answer))
-        known.exception()  # retrieved: its waiter may be cancelled before it asks
-        return known
+        self._asked.set()
+        return answer
+
+    async def _until_others_asked(self, step: Step[Any]) -> None:
+        """Keep what is known of *step* from `exec` until it asked for those beside it.
+
+        Not for ever: code that was changed may not ask for them any more. Then `_judge`
+        finds them missing, and says so.
+        """
+        attempt = self.attempt
+        with suppress(TimeoutError):
+            async with asyncio.timeout(step.timeout_s or self._host.step_timeout_s):
+                while attempt.awaited_by(step.id) and not self._released:
+                    self._asked.clear()
+                    await self._asked.wait()
 
     def _stop_error(self, answer: Answer) -> BaseException:
         if answer is Answer.UNWIND:
@@ -380,12 +408,12 @@ class Execution:
     def _detach(self, step: Step[T]) -> Awaitable[T]:
         """Call *step* in a task of ours, which the caller's cancellation spares."""
         task = asyncio.get_running_loop().create_task(self._call(step))
-        self._calls.add(task)
+        self._calls[task] = None
         task.add_done_callback(self._call_done)
         return asyncio.shield(task)
 
     def _call_done(self, task: "asyncio.Task[Any]") -> None:
-        self._calls.discard(task)
+        self._calls.pop(task, None)
         if not task.cancelled():
             task.exception()  # retrieved: its waiter may have been cancelled
 
@@ -409,16 +437,21 @@ class Execution:
         if self.attempt.stopped_by is None:
             self._failed_step = step
         self.attempt.stop(cause)
+        self._release()
 
     async def _call(self, step: Step[T]) -> T:
         """Call the service, and return when what it said is durable."""
         attempt = self.attempt
         try:
-            attempt.begin(step.id)
+            beside = attempt.begin(step.id)
         except ConcurrentStepsError as error:
             self._stop(step, error)
             raise
         try:
+            if beside:
+                await self._append(
+                    Started(self._state.position, beside, self._host.now())
+                )
             callee = step.callee
             value = await self._invoke(
                 step,
@@ -435,6 +468,8 @@ class Execution:
                 step, Direction.DO, OutcomeStatus.REFUSED, values.refusal_of(refusal)
             )
             attempt.refused(step.id, refusal)
+            if self._state.started:
+                await self._until_others_asked(step)
             if attempt.turning:
                 raise self._turned() from refusal
             raise
@@ -451,6 +486,8 @@ class Execution:
             attempt.end(step.id)
         if step.undo_function is not None:
             self._undoable[step.id] = step
+        if self._state.started:
+            await self._until_others_asked(step)
         if attempt.turning:
             raise self._turned()
         result: T = value
@@ -479,7 +516,7 @@ class Execution:
             )
         )
         if direction is Direction.DO:
-            self.attempt.learned(step.id)
+            self.attempt.learned()
         if self._failures:
             self._failures.pop((step.id, direction), None)
         await durable

@@ -137,6 +137,10 @@ class Log:
         """
         await self._commit.flush()
 
+    def stop_waiting(self) -> None:
+        """Wait no longer for space on a full disk; see `GroupCommit.stop_waiting`."""
+        self._commit.stop_waiting()
+
     async def checkpoint(self) -> None:
         """Write down where recovery may start, and let go of what lies before.
 

@@ -15,6 +15,7 @@ microseconds since 1970, UTC.
     6 Resumed    a person said: try again
     7 Cancelled  a person said: undo it
     8 Carried    a workflow's whole state again, so that old segments may go
+    9 Started    steps that may be in flight at the same time
 
 What may follow what is `state.apply`'s business.
 """
@@ -37,6 +38,7 @@ __all__ = [
     "Outcome",
     "Record",
     "Resumed",
+    "Started",
     "Stuck",
     "WorkflowRecord",
     "decode_record",
@@ -149,6 +151,19 @@ class Cancelled(_Numbered, frozen=True, tag=7):
     at: int
 
 
+class Started(_Numbered, frozen=True, tag=9):
+    """Calls that may be in flight at once; durable before the last of them is made.
+
+    Written only where `exec` makes calls at the same time. A run after a crash then
+    knows of which steps it must learn before it may turn back.
+    """
+
+    workflow: int
+    steps: tuple[tuple[str, int], ...]
+    """Name and occurrence of each."""
+    at: int
+
+
 class Carried(_Numbered, frozen=True, tag=8):
     """A workflow's state as of this record; replaces all its earlier records."""
 
@@ -159,10 +174,12 @@ class Carried(_Numbered, frozen=True, tag=8):
     cancelled: Cancelled | None = None
     aborting: Aborting | None = None
     stuck: Stuck | None = None
+    started: tuple[tuple[tuple[str, int], ...], ...] = ()
+    """The steps of each `Started`."""
 
 
 WorkflowRecord: TypeAlias = (
-    Outcome | Aborting | Finished | Stuck | Resumed | Cancelled | Carried
+    Outcome | Aborting | Finished | Stuck | Resumed | Cancelled | Carried | Started
 )
 """Records about one workflow, which they name; `Accepted` names it by its position."""
 

@@ -8,13 +8,18 @@ one such run: it numbers the steps, and says of each what is to happen.
     done, refused            any          REPLAY: what is recorded
     nothing                  FORWARD      CALL the service
     nothing                  CANCELLING   CALL while no new outcome was learned in this
-                                          run: it may have been started before a crash;
-                                          afterwards UNWIND
+                                          run, or if a `Started` names it: it may have
+                                          been started before a crash; else UNWIND
     nothing                  ABORTING     UNWIND: it was never started, see rule 2
     nothing                  any, parked  UNWIND: the process is about to stop
     anything                 any, after   STOP: the run ends as that step did, whatever
                              a step that  user code makes of the exception
                              is unknown
+
+Calls made at the same time are named in a `Started` record first. In every later run
+the outcome of one of them is kept from `exec` until it has asked for all the others
+(`Attempt.awaited_by`): or a refusal that is replayed at once would make a `TaskGroup`
+cancel a sibling which, last time, had got as far as its call.
 
 The five rules of compensation (DESIGN: "decided once", "nothing in flight when it is
 decided", "last finished first", "an aborting run starts nothing", "a recorded outcome
@@ -111,7 +116,7 @@ class Attempt:
             else Mode.FORWARD
         )
         self.asked: set[StepId] = set()
-        """Every step that this run asked for and got a recorded outcome of."""
+        """Every step that this run asked for."""
         self.stopped_by: BaseException | None = None
         """Why no further step may go on: the first unknown step, or a bug."""
         self.parked = False
@@ -121,7 +126,7 @@ class Attempt:
         after that says nothing."""
         self._state = state
         self._counts: dict[str, int] = {}
-        self._running: set[str] = set()
+        self._running: dict[str, StepId] = {}
         self._learned = False
         self._refusals: dict[int, tuple[int, Refused]] = {}
 
@@ -139,14 +144,17 @@ class Attempt:
 
     def answer(self, step: StepId) -> Answer:
         """Say what is to happen with *step*, which `exec` now waits for."""
+        self.asked.add(step)
         if self.stopped_by is not None:
             return Answer.STOP
         if self._state.outcome(step) is not None:
-            self.asked.add(step)
             return Answer.REPLAY
         if not self.parked and (
             self.mode is Mode.FORWARD
-            or (self.mode is Mode.CANCELLING and not self._learned)
+            or (
+                self.mode is Mode.CANCELLING
+                and (not self._learned or self._may_be_started(step))
+            )
         ):
             return Answer.CALL
         self.unwound = True
@@ -172,23 +180,40 @@ class Attempt:
         """Whether a step that just ended must not give control back to `exec`."""
         return self.parked or self.mode is not Mode.FORWARD
 
-    def begin(self, step: StepId) -> None:
+    def _may_be_started(self, step: StepId) -> bool:
+        return any(step in steps for steps in self._state.started)
+
+    def begin(self, step: StepId) -> tuple[StepId, ...]:
         """Note that *step* is being called.
 
+        Returns:
+            The steps that a `Started` has to name before it is; empty if none has to.
+
         Raises:
-            ConcurrentStepsError: Another step of its name is.
+            ConcurrentStepsError: Another step of its name is being called.
         """
         if step.name in self._running:
             raise ConcurrentStepsError(step.name)
-        self._running.add(step.name)
+        self._running[step.name] = step
+        if len(self._running) == 1:
+            return ()
+        steps = tuple(self._running.values())
+        known = any(named.issuperset(steps) for named in self._state.started)
+        return () if known else steps
 
     def end(self, step: StepId) -> None:
         """Note that the call of *step* is over."""
-        self._running.discard(step.name)
+        self._running.pop(step.name, None)
 
-    def learned(self, step: StepId) -> None:
-        """Note that *step* has an outcome now, recorded."""
-        self.asked.add(step)
+    def awaited_by(self, step: StepId) -> set[StepId]:
+        """Return the steps that `exec` must ask for before it learns of *step*."""
+        if not self._state.started:
+            return set()
+        beside = (steps for steps in self._state.started if step in steps)
+        return {other for steps in beside for other in steps} - self.asked
+
+    def learned(self) -> None:
+        """Note that a step has an outcome now, recorded."""
         self._learned = True
 
     def refused(self, step: StepId, refusal: Refused) -> None:
@@ -213,6 +238,16 @@ class Attempt:
         if len(refusals) < len(leaves):
             return None
         return min(refusals, key=lambda r: self._refusals.get(id(r), (-1, r))[0])
+
+    def unknown(self) -> list[StepId]:
+        """Return the steps that may have been started but were not asked for.
+
+        Nobody knows whether they were done.
+        """
+        started = {step for steps in self._state.started for step in steps}
+        return sorted(
+            step for step in started - self.asked if self._state.outcome(step) is None
+        )
 
     def ignored(self) -> list[StepId]:
         """Return the steps that are recorded as done and that this run never asked for.

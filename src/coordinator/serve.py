@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from cmdstream import ServerOptions
 from coordinator.api.cmdstream import CmdStreamIntake
 from coordinator.app import Coordinator
 from coordinator.errors import JournalError
@@ -30,6 +31,8 @@ class ServeOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Host and port pairs for cmd-stream; port 0 for any free one."""
     drain_s: float = 30.0
     """Seconds that running steps have to end after the first SIGTERM."""
+    server_info: bytes | None = None
+    """What cmd-stream clients must expect; None for the protocol's default."""
 
 
 async def serve(
@@ -57,7 +60,10 @@ async def serve(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
-    intake = CmdStreamIntake(coordinator)
+    info = options.server_info
+    intake = CmdStreamIntake(
+        coordinator, None if info is None else ServerOptions(server_info=info)
+    )
     try:
         async with coordinator:
             ready([await intake.listen(host, port) for host, port in options.listen])

@@ -8,6 +8,8 @@ function, in the same order, so what is recovered is what was.
     Accepted   nothing                                         running
     Outcome    Accepted, until Aborting (DO) or after it       the step is known; its
                (UNDO); once per step and direction             value is replayed
+    Started    Accepted, until Aborting, Stuck or Finished     a refusal waits until all
+                                                               of them are asked for
     Cancelled  anything but Aborting, Cancelled, Finished      running, on its way back
     Aborting   anything but Aborting, Stuck, Finished          aborting: only undos
     Stuck      anything but Stuck, Finished                    waits for a person
@@ -46,6 +48,7 @@ from coordinator.records import (
     Outcome,
     Record,
     Resumed,
+    Started,
     Stuck,
 )
 
@@ -83,6 +86,8 @@ class WorkflowState(msgspec.Struct, gc=False):
     aborting: Aborting | None = None
     stuck: Stuck | None = None
     finished: Finished | None = None
+    started: tuple[frozenset[StepId], ...] = ()
+    """Sets of steps whose calls may have been in flight at once."""
 
     def outcome(
         self, step: StepId, direction: Direction = Direction.DO
@@ -110,9 +115,13 @@ class WorkflowState(msgspec.Struct, gc=False):
             cancelled=self.cancelled,
             aborting=self.aborting,
             stuck=self.stuck,
+            started=tuple(
+                tuple((step.name, step.occurrence) for step in sorted(steps))
+                for steps in self.started
+            ),
         )
 
-    def apply(self, record: Record) -> None:
+    def apply(self, record: Record) -> None:  # noqa: C901 -- a branch per record
         """Change the state as *record* says; see the table in this module's docstring.
 
         Raises:
@@ -137,6 +146,8 @@ class WorkflowState(msgspec.Struct, gc=False):
             case Cancelled():
                 self.cancelled = record
                 self.stuck = None
+            case Started():
+                self.started = (*self.started, _step_ids(record.steps))
             case Carried():
                 self.outcomes = {
                     (o.step, o.occurrence, o.direction): o for o in record.outcomes
@@ -144,12 +155,13 @@ class WorkflowState(msgspec.Struct, gc=False):
                 self.cancelled = record.cancelled
                 self.aborting = record.aborting
                 self.stuck = record.stuck
+                self.started = tuple(_step_ids(steps) for steps in record.started)
             case Accepted() | Claimed():
                 raise AssertionError("_may_follow() lets neither through")
             case _:
                 assert_never(record)
 
-    def _may_follow(self, record: Record) -> bool:
+    def _may_follow(self, record: Record) -> bool:  # noqa: C901 -- the table
         match record:
             case Outcome():
                 undo = record.direction is Direction.UNDO
@@ -172,6 +184,8 @@ class WorkflowState(msgspec.Struct, gc=False):
                 return self.stuck is not None
             case Cancelled():
                 return self.cancelled is None and self.aborting is None
+            case Started():
+                return self.stuck is None and self.aborting is None
             case Carried():
                 return True
             case Accepted() | Claimed():
@@ -188,6 +202,10 @@ class WorkflowState(msgspec.Struct, gc=False):
         if self.aborting is not None:
             return "aborting"
         return "cancelling" if self.cancelled is not None else "running"
+
+
+def _step_ids(steps: tuple[tuple[str, int], ...]) -> frozenset[StepId]:
+    return frozenset(StepId(name, occurrence) for name, occurrence in steps)
 
 
 class Ended(msgspec.Struct, frozen=True, array_like=True, gc=False):

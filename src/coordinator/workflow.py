@@ -157,8 +157,8 @@ class Runner(Protocol):
         """Replay, call or unwind *step*."""
         ...
 
-    def start(self, step: "Step[T]") -> Awaitable[T]:
-        """As `perform`, at the same time as the caller goes on."""
+    def start(self, step: "Step[T]") -> Awaitable[T] | None:
+        """Call *step* while the caller goes on; None if there is no call to be made."""
         ...
 
     async def append_outcome(self, service: str, value: object) -> None:
@@ -324,9 +324,9 @@ class Workflow:
         waiting = [self._runner.start(step) for step in steps]
         results: list[Any] = []
         errors: list[BaseException] = []
-        for one in waiting:
+        for step, call in zip(steps, waiting, strict=True):
             try:
-                results.append(await one)
+                results.append(await (call or self._runner.perform(step)))
             except asyncio.CancelledError:
                 raise
             except BaseException as error:  # noqa: BLE001 -- raised below

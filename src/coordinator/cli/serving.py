@@ -1,0 +1,135 @@
+"""``coordinator serve``: a server process around the user's coordinator."""
+
+import asyncio
+import logging
+import os
+import sys
+import threading
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+
+from cmdstream import CmdStreamError
+from coordinator.app import Coordinator
+from coordinator.cli.exits import CliError, ExitCode, exit_code_of
+from coordinator.cli.target import load_target
+from coordinator.errors import JournalError
+from coordinator.serve import ServeOptions, serve
+
+__all__ = ["parse_address", "run_server"]
+
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+class Ready(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``serve --json`` prints once clients may connect."""
+
+    event: str = "ready"
+    pid: int
+    listen: tuple[str, ...]
+    journal: str
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """Return the host and port of ``tcp://host:port``.
+
+    Raises:
+        CliError: It is not of that form.
+    """
+    parts = urlsplit(text)
+    try:
+        host, port = parts.hostname, parts.port
+    except ValueError:  # the port is no number, or too large
+        host, port = None, None
+    odd = parts.path or parts.query or parts.fragment or parts.username
+    if parts.scheme != "tcp" or not host or port is None or odd:
+        raise CliError(
+            f"{text!r} is not an address; write e.g. tcp://127.0.0.1:9000, or port 0 "
+            f"for any free one",
+            ExitCode.USAGE,
+        )
+    return host, port
+
+
+def run_server(
+    target: str,
+    options: ServeOptions,
+    *,
+    journal: str | None,
+    as_json: bool,
+    log_level: str,
+) -> ExitCode:
+    """Serve *target* until a signal or a dead journal.
+
+    Args:
+        target: ``module:object``.
+        options: Where and how.
+        journal: A URL in the place of the coordinator's own; None for that.
+        as_json: Print the addresses as one line of JSON.
+        log_level: Of the log on stderr, unless the target set logging up itself.
+
+    Raises:
+        CliError: It can't be served, or its journal can't be opened.
+    """
+    coordinator = load_target(target)
+    # Behind the import: a target that sets logging up itself keeps what it wants.
+    logging.basicConfig(stream=sys.stderr, format=LOG_FORMAT, level=log_level.upper())
+    if journal is not None:
+        coordinator.journal = journal
+    return ExitCode(asyncio.run(_serve(coordinator, options, as_json=as_json)))
+
+
+async def _serve(
+    coordinator: Coordinator[Any], options: ServeOptions, *, as_json: bool
+) -> int:
+    opened = False
+
+    def ready(addresses: list[tuple[str, int]]) -> None:
+        nonlocal opened
+        opened = True
+        _announce([_url(*address) for address in addresses], coordinator, as_json)
+
+    try:
+        return await serve(coordinator, options, ready=ready)
+    except JournalError as error:
+        raise CliError(str(error), exit_code_of(error)) from error
+    except CmdStreamError as error:
+        raise CliError(f"cmd-stream can't carry it: {error}", ExitCode.USAGE) from error
+    except (OSError, ValueError) as error:
+        if opened:  # a bug then, and not for a message of one line
+            raise
+        if isinstance(error, OSError):
+            raise CliError(f"can't listen: {error}", ExitCode.UNAVAILABLE) from error
+        raise CliError(str(error), ExitCode.USAGE) from error
+
+
+def _announce(
+    addresses: list[str], coordinator: Coordinator[Any], as_json: bool
+) -> None:
+    if as_json:
+        ready = Ready(
+            pid=os.getpid(), listen=tuple(addresses), journal=str(coordinator.journal)
+        )
+        print(msgspec.json.encode(ready).decode(), flush=True)
+    else:
+        for address in addresses:
+            print(f"listening on {address}", flush=True)
+
+
+def _url(host: str, port: int) -> str:
+    return f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
+
+
+def leave(code: int) -> None:
+    """End the process, though a step's thread may still be in a call.
+
+    The interpreter would wait for such a thread, for ever if the call hangs. By now the
+    journal is closed, and the next process makes the call again under the same key.
+    """
+    others = [t for t in threading.enumerate() if t is not threading.main_thread()]
+    if any(not thread.daemon for thread in others):
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
