@@ -197,9 +197,13 @@ def test_waiting_for_a_place_is_not_on_the_time_of_the_call() -> None:
 def test_who_waited_for_a_place_while_the_circuit_opened_is_blocked() -> None:
     gateway = Gateway("bank", calls_max=1, breaker=BreakerOptions(calls_min=1))
 
+    async def fail_later(step: StepContext) -> object:
+        await asyncio.sleep(0)
+        raise CommandDelayed("down")
+
     async def first() -> None:
         with pytest.raises(CommandDelayed):
-            await gateway.call(failing(CommandDelayed("down")))
+            await gateway.call(fail_later)
 
     async def second() -> None:
         with pytest.raises(CommandBlocked):
