@@ -59,7 +59,9 @@ ALIGNMENT = 8
 """Bytes; a reader that looks for a batch behind a bad one looks at every eighth. No
 magic lies across two sectors, but a header may."""
 
-_HEADER = struct.Struct("<4sBBBBQQIIII")
+_KIND_FIELDS = struct.Struct("<4sBBBB")
+_KIND = _KIND_FIELDS.pack(MAGIC, FORMAT, 0, CRC_KIND_ZLIB, 0)
+_HEADER = struct.Struct("<8sQQIIII")
 _LENGTH = struct.Struct("<I")
 _CRC_OFFSET = 36
 HEADER_SIZE = _HEADER.size
@@ -109,25 +111,27 @@ class Batch(msgspec.Struct, frozen=True, gc=False):
             DecodeError: A record is of no known kind, or they do not fill the batch.
         """
         data = self.data
-        size = len(data)
         unpack_length = _LENGTH.unpack_from
-        # An Any, because Position(...) would be the dearest call of this loop.
-        position: Any = self.first
         end = HEADER_SIZE
-        for _ in range(self.count):
+        # Any, because a Position(...) per record would cost as much as decoding it.
+        positions: Any = range(self.first, self.first + self.count)
+        for position in positions:
+            try:
+                (length,) = unpack_length(data, end)
+            except struct.error:
+                raise self._not_filled() from None
             start = end + _LENGTH.size
-            if start > size:
-                break
-            (length,) = unpack_length(data, end)
             end = start + length
             # A slice of bytes copies, and still costs less than a memoryview.
             yield position, decode_record(data[start:end])
-            position += 1
-        if position != self.end or not 0 <= size - end < ALIGNMENT:
-            raise BatchError(
-                f"{self.count} records of the batch at position {self.first} do not "
-                f"fill its {size} bytes"
-            )
+        if not 0 <= len(data) - end < ALIGNMENT:
+            raise self._not_filled()
+
+    def _not_filled(self) -> BatchError:
+        return BatchError(
+            f"{self.count} records of the batch at position {self.first} do not fill "
+            f"its {len(self.data)} bytes"
+        )
 
 
 def encode_batch(
@@ -141,19 +145,8 @@ def encode_batch(
         parts += (_LENGTH.pack(len(record)), record)
     length = sum(map(len, parts))
     parts.append(bytes(-length % ALIGNMENT))
-    header = _HEADER.pack(
-        MAGIC,
-        FORMAT,
-        0,
-        CRC_KIND_ZLIB,
-        0,
-        epoch,
-        first,
-        len(records),
-        length,
-        previous_crc,
-        0,
-    )[:_CRC_OFFSET]
+    header = _HEADER.pack(_KIND, epoch, first, len(records), length, previous_crc, 0)
+    header = header[:_CRC_OFFSET]
     body = b"".join(parts)
     crc = zlib.crc32(body, zlib.crc32(header))
     return Batch(
@@ -179,24 +172,12 @@ def decode_batch(data: bytes | memoryview, offset: int = 0) -> Batch:
     available = len(data) - offset
     if available < HEADER_SIZE:
         raise IncompleteBatchError(f"{available} bytes are less than a batch header")
-    (
-        magic,
-        format_,
-        flags,
-        crc_kind,
-        reserved,
-        epoch,
-        first,
-        count,
-        length,
-        previous_crc,
-        crc,
-    ) = _HEADER.unpack_from(data, offset)
-    if magic != MAGIC:
-        raise BatchError(f"no batch starts here: magic is {magic!r}")
-    # No version writes 0, but a torn write leaves it: the magic, and zeros behind it.
-    if format_ not in (FORMAT, 0):
-        raise NewerFormatError(f"batch of format {format_}, this version reads 1")
+    kind, epoch, first, count, length, previous_crc, crc = _HEADER.unpack_from(
+        data, offset
+    )
+    # One comparison for the five fields that are always the same.
+    if kind != _KIND:
+        _check_kind(kind)
     size = HEADER_SIZE + length + -length % ALIGNMENT
     if size > BATCH_SIZE_MAX or count == 0:
         raise BatchError(f"batch claims {count} records in {size} bytes")
@@ -204,8 +185,20 @@ def decode_batch(data: bytes | memoryview, offset: int = 0) -> Batch:
         raise IncompleteBatchError(f"batch of {size} bytes, {available} are there")
     content = bytes(data[offset : offset + size])
     actual = zlib.crc32(content[HEADER_SIZE:], zlib.crc32(content[:_CRC_OFFSET]))
-    if actual != crc or format_ != FORMAT:
+    if actual != crc:
         raise BatchError(f"crc is {actual:08x}, the header says {crc:08x}")
-    if flags or reserved or crc_kind != CRC_KIND_ZLIB:
-        raise NewerFormatError(f"batch with flags {flags} and crc kind {crc_kind}")
     return Batch(epoch, first, count, previous_crc, crc, content)
+
+
+def _check_kind(kind: bytes) -> None:
+    """Say what is wrong with the first eight bytes of a batch."""
+    magic, format_, flags, crc_kind, reserved = _KIND_FIELDS.unpack(kind)
+    if magic != MAGIC:
+        raise BatchError(f"no batch starts here: magic is {magic!r}")
+    # No version writes a 0 there, but a torn write leaves one: the magic, then zeros.
+    if format_ == 0 or (format_ == FORMAT and crc_kind == 0):
+        raise BatchError("a batch starts here, its header is torn")
+    raise NewerFormatError(
+        f"batch of format {format_} with flags {flags}, crc kind {crc_kind} and "
+        f"{reserved}, unless it is damaged; this version reads format 1"
+    )

@@ -160,17 +160,18 @@ class SegmentReader:
             JournalDamagedError: An intact batch does not follow the one before it.
             JournalFormatError: A batch is of a newer format.
         """
-        start, data = self.offset, b""
+        data = b""
+        at = 0
+        """Where in *data* the next batch starts; `offset` of the file."""
+        take = self.chain.take
         while True:
             try:
-                batch = decode_batch(data, self.offset - start)
+                batch = decode_batch(data, at)
             except IncompleteBatchError as error:
-                had = len(data) - (self.offset - start)
                 # A batch may be larger than a chunk; its size is bounded, so is this.
-                start, data = (
-                    self.offset,
-                    self._file.read(self.offset, max(CHUNK_SIZE, 2 * had)),
-                )
+                had = len(data) - at
+                data = self._file.read(self.offset, max(CHUNK_SIZE, 2 * had))
+                at = 0
                 if len(data) <= had:
                     self.problem = str(error) if data else ""
                     return
@@ -182,12 +183,14 @@ class SegmentReader:
                 self.problem = str(error)
                 return
             else:
-                verdict = self.chain.take(batch)
+                verdict = take(batch)
                 if verdict is Verdict.UNCHAINED:
                     raise JournalDamagedError(
                         self._path, self.offset, self._unchained(batch)
                     )
-                self.offset += len(batch.data)
+                size = len(batch.data)
+                at += size
+                self.offset += size
                 if verdict is Verdict.NEXT:
                     yield batch
 

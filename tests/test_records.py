@@ -1,0 +1,116 @@
+"""Records: stored as drawn, read by every later version, refused when they are not."""
+
+from typing import get_args
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coordinator.errors import DecodeError
+from coordinator.model import Direction, EndStatus, OutcomeStatus
+from coordinator.records import (
+    Aborting,
+    Accepted,
+    Cancelled,
+    Carried,
+    Claimed,
+    Finished,
+    Outcome,
+    Record,
+    Resumed,
+    Started,
+    Stuck,
+    decode_record,
+    encode_record,
+)
+
+ACCEPTED = Accepted("Order", "json", b"{}", 1, "key", "trace")
+OUTCOME = Outcome(
+    1, "a.b", 2, b"\x01", 3, Direction.UNDO, OutcomeStatus.REFUSED, "other"
+)
+
+EACH: list[Record] = [
+    Claimed(1, "host a", 2),
+    ACCEPTED,
+    Accepted("Order", "json", b"{}", 1),
+    OUTCOME,
+    Outcome(1, "a.b", 0, b"", 3),
+    Aborting(1, "no stock", 4, b"\x90"),
+    Finished(1, EndStatus.COMPENSATED, b"\xc0", 5),
+    Stuck(1, "bug", 6),
+    Resumed(1, "ann", 7),
+    Cancelled(1, "ann", "because", 8),
+    Started(1, (("a.b", 0), ("a.c", 2)), 9),
+    Carried(
+        1, 9, ACCEPTED, (OUTCOME,), Cancelled(1, "a", "b", 8), None, Stuck(1, "", 1)
+    ),
+]
+
+
+@pytest.mark.parametrize("record", EACH, ids=lambda record: type(record).__name__)
+def test_every_record_comes_back_as_it_was(record: Record) -> None:
+    assert decode_record(encode_record(record)) == record
+    assert decode_record(memoryview(encode_record(record))) == record
+
+
+@pytest.mark.parametrize("record", EACH, ids=lambda record: type(record).__name__)
+def test_a_record_is_an_array_that_begins_with_its_number(record: Record) -> None:
+    number, *fields = msgspec.msgpack.decode(encode_record(record))
+    assert number == type(record).__struct_config__.tag
+    assert len(fields) == len(type(record).__struct_fields__)
+
+
+def test_the_numbers_are_the_ones_that_were_released() -> None:
+    numbers = {type(record).__name__: encode_record(record)[1] for record in EACH}
+    assert numbers == {
+        "Claimed": 0,
+        "Accepted": 1,
+        "Outcome": 2,
+        "Aborting": 3,
+        "Finished": 4,
+        "Stuck": 5,
+        "Resumed": 6,
+        "Cancelled": 7,
+        "Carried": 8,
+        "Started": 9,
+    }
+    assert numbers.keys() == {kind.__name__ for kind in get_args(Record)}
+
+
+@pytest.mark.parametrize("record", EACH, ids=lambda record: type(record).__name__)
+def test_fields_that_a_later_version_appends_are_ignored(record: Record) -> None:
+    fields = msgspec.msgpack.decode(encode_record(record))
+    later = msgspec.msgpack.encode([*fields, "appended", 42])
+    assert decode_record(later) == record
+
+
+def test_fields_that_an_earlier_version_did_not_have_get_their_default() -> None:
+    earlier = msgspec.msgpack.encode([1, "Order", "json", b"{}", 1])
+    assert decode_record(earlier) == Accepted("Order", "json", b"{}", 1, "", "")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\xc0",
+        msgspec.msgpack.encode([99, 1]),
+        msgspec.msgpack.encode([0]),
+        msgspec.msgpack.encode([0, "one", "x", 1]),
+        msgspec.msgpack.encode([4, 1, 17, b"", 1]),
+        b"\x91" * 5000,
+    ],
+)
+def test_what_is_no_record_is_refused(data: bytes) -> None:
+    with pytest.raises(DecodeError, match="not a journal record"):
+        decode_record(data)
+
+
+@given(st.binary())
+def test_any_bytes_are_a_record_or_refused(data: bytes) -> None:
+    try:
+        record = decode_record(data)
+    except DecodeError:
+        return
+    assert decode_record(encode_record(record)) == record
