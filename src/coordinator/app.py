@@ -188,8 +188,8 @@ class Coordinator(Generic[ReceiverT]):
         self.journal = journal
         self.commands = tuple(commands)
         self.failure = failure
-        self.results = tuple(results) or _results_of(self.commands, failure)
         self._types = {class_: _command_type(class_) for class_ in self.commands}
+        self.results = tuple(results) or _results_of(self.commands, failure)
         _refuse_ambiguous(self._types)
         self._result_types = {c: values.return_type(c.exec) for c in self.commands}
         self._codecs: dict[str, Codec] = {"msgpack": values.decode}

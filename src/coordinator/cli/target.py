@@ -12,7 +12,7 @@ import sys
 import traceback
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeGuard
 
 from coordinator.app import Coordinator
 from coordinator.cli.exits import CliError, ExitCode
@@ -46,15 +46,18 @@ def load_target(target: str) -> Coordinator[Any]:
         raise _usage(
             f"module {name} ({_file_of(module)}) has no {path!r}{_hint(module)}"
         ) from None
-    if callable(found) and not isinstance(found, Coordinator):
+    if callable(found) and not _is_coordinator(found):
         found = _call(found, target)
-    if not isinstance(found, Coordinator):
+    if not _is_coordinator(found):
         raise _usage(
             f"{target} is a {type(found).__name__}, neither a Coordinator nor a "
             f"function that returns one"
         )
-    coordinator: Coordinator[Any] = found
-    return coordinator
+    return found
+
+
+def _is_coordinator(found: object) -> TypeGuard[Coordinator[Any]]:
+    return isinstance(found, Coordinator)
 
 
 def _import(name: str) -> ModuleType:
@@ -67,7 +70,7 @@ def _import(name: str) -> ModuleType:
         # One that the module itself imports is another matter: see below.
         if error.name is not None and f"{name}.".startswith(f"{error.name}."):
             raise _usage(
-                f"no module {name!r} was found from {folder}: {error.msg}"
+                f"{error.msg}; looked in {folder} and on Python's search path"
             ) from None
         raise _raised(f"importing {name}", error) from error
     except CommandTypeError as error:

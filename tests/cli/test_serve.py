@@ -1,0 +1,246 @@
+"""``coordinator serve``, as a real process."""
+
+import asyncio
+import signal
+from pathlib import Path
+
+import msgspec
+import pytest
+from tests.cli.modules import SHOP
+from tests.processes import Ended, eventually, run_cli, serving
+
+from cmdstream import Client, ClientOptions, JsonCodec, Registry
+from cmdstream.errors import ServerInfoMismatchError
+from coordinator.cli.exits import CliError
+from coordinator.cli.serving import parse_address
+
+
+class PlaceOrder(msgspec.Struct):
+    order_id: str
+    sku: str
+    cents: int
+
+
+class Count(msgspec.Struct):
+    number: int
+
+
+class Receipt(msgspec.Struct):
+    order_id: str
+    parcel: str
+
+
+class OrderFailed(msgspec.Struct):
+    workflow: str
+    status: str
+    reason: str
+
+
+CODEC = JsonCodec(Registry([PlaceOrder, Count], [Receipt, int, OrderFailed]))
+
+
+def test_a_client_is_served_and_sigterm_ends_with_0(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(tmp_path, SHOP) as server:
+            async with await Client.connect(*server.address, CODEC) as client:
+                result = await client.send(PlaceOrder("o-1", "sku", 5))
+                assert result == Receipt("o-1", "book-o-1")
+                assert await client.send(Count(1)) == 2
+            assert server.ready["pid"] == server.pid
+            assert server.ready["journal"] == "file:./journal"
+            assert await server.stop() == 0
+
+    asyncio.run(main())
+
+
+def test_what_was_accepted_survives_kill_9(tmp_path: Path) -> None:
+    async def main() -> None:
+        (tmp_path / "payments.mode").write_text("hang")
+        async with serving(tmp_path, SHOP) as server:
+            async with await Client.connect(*server.address, CODEC) as client:
+                async with asyncio.TaskGroup() as group:
+                    sending = group.create_task(_lost(client))
+                    await eventually((tmp_path / "payments.hangs").exists)
+                    server.kill()
+                assert sending.result()
+            assert await server.exited() == -signal.SIGKILL
+        (tmp_path / "payments.mode").unlink()
+        async with serving(tmp_path, SHOP) as server:
+            async with await Client.connect(*server.address, CODEC) as client:
+                result = await client.send(PlaceOrder("o-1", "sku", 5))
+                assert result == Receipt("o-1", "book-o-1")
+            assert await server.stop() == 0
+
+    asyncio.run(main())
+
+
+async def _lost(client: Client) -> bool:
+    try:
+        await client.send(PlaceOrder("o-1", "sku", 5))
+    except Exception:  # noqa: BLE001 -- whichever way the connection breaks
+        return True
+    return False
+
+
+# A plain `def` step: its thread can't be stopped, and must not be waited for.
+IN_A_THREAD = SHOP.replace("    async def book(self", "    def book(self").replace(
+    'return await self._do("book", order)',
+    'Path("shipping.hangs").touch(); import threading; threading.Event().wait()',
+)
+
+
+@pytest.mark.parametrize("module", [SHOP, IN_A_THREAD], ids=["awaits", "blocks"])
+def test_a_second_sigterm_ends_it_at_once(tmp_path: Path, module: str) -> None:
+    async def main() -> None:
+        (tmp_path / "shipping.mode").write_text("hang")
+        async with serving(tmp_path, module, "--drain", "600") as server:
+            client = await Client.connect(*server.address, CODEC)
+            async with client, asyncio.TaskGroup() as group:
+                sending = group.create_task(_lost_or_failed(client))
+                await eventually((tmp_path / "shipping.hangs").exists)
+                server.signal(signal.SIGTERM)
+                await eventually(lambda: "stopping" in server.log)
+                server.signal(signal.SIGTERM)
+                assert await server.exited() == 0
+                await sending
+
+    asyncio.run(main())
+
+
+async def _lost_or_failed(client: Client) -> None:
+    try:
+        result = await client.send(PlaceOrder("o-1", "sku", 5))
+    except Exception:  # noqa: BLE001 -- whichever way the connection breaks
+        return
+    assert isinstance(result, OrderFailed)
+
+
+def test_it_listens_on_every_address_and_prints_one_line_each(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(tmp_path, SHOP, "--listen", "tcp://localhost:0") as server:
+            assert len(server.ready["listen"]) == 2
+            for address in server.ready["listen"]:
+                host, port = parse_address(address)
+                async with await Client.connect(host, port, CODEC) as client:
+                    assert await client.send(Count(1)) == 2
+
+    asyncio.run(main())
+
+
+def test_server_info_is_what_clients_must_expect(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(tmp_path, SHOP, "--info", "shop 2") as server:
+            with pytest.raises(ServerInfoMismatchError):
+                await Client.connect(*server.address, CODEC)
+            options = ClientOptions(server_info=b"shop 2")
+            client = await Client.connect(*server.address, CODEC, options=options)
+            await client.aclose()
+
+    asyncio.run(main())
+
+
+def test_a_journal_in_use_is_refused_and_names_the_process(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(tmp_path, SHOP) as server:
+            second = await _serve(tmp_path, "target_app:coordinator")
+            assert second.code == 5
+            assert f"pid {server.pid}" in second.stderr
+            assert len(second.stderr.splitlines()) == 1
+            assert await server.stop() == 0
+
+    asyncio.run(main())
+
+
+def test_an_address_in_use_is_refused(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(tmp_path, SHOP) as server:
+            taken = server.ready["listen"][0]
+            ended = await _serve(
+                tmp_path, "target_app:coordinator", "--listen", taken, journal="memory:"
+            )
+            assert ended.code == 5
+            assert "in use" in ended.stderr
+
+    asyncio.run(main())
+
+
+def test_a_damaged_journal_is_refused_with_the_place(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(tmp_path, SHOP) as server:
+            await server.stop()
+        (segment, *_) = sorted((tmp_path / "journal" / "p0").glob("*.seg"))
+        data = bytearray(segment.read_bytes())
+        data[20] ^= 0xFF
+        segment.write_bytes(data)
+        ended = await _serve(tmp_path, "target_app:coordinator")
+        assert ended.code == 6
+        assert segment.name in ended.stderr
+
+    asyncio.run(main())
+
+
+def test_what_is_no_journal_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "target_app.py").write_text(SHOP)
+    (tmp_path / "journal").mkdir()
+    (tmp_path / "journal" / "photo.jpg").touch()
+    ended = asyncio.run(_serve(tmp_path, "target_app:coordinator"))
+    assert ended.code == 5
+    assert "photo.jpg" in ended.stderr
+
+
+def test_a_target_that_does_not_import_says_why(tmp_path: Path) -> None:
+    (tmp_path / "target_app.py").write_text("\nraise RuntimeError('no setting')\n")
+    ended = asyncio.run(_serve(tmp_path, "target_app:coordinator"))
+    assert ended.code == 2
+    assert ended.stdout == ""
+    assert ended.stderr.splitlines() == [
+        "error: importing target_app raised RuntimeError",
+        "Traceback (most recent call last):",
+        f'  File "{tmp_path}/target_app.py", line 2, in <module>',
+        "    raise RuntimeError('no setting')",
+        "RuntimeError: no setting",
+    ]
+
+
+def test_a_result_that_cmd_stream_cannot_carry_is_refused(tmp_path: Path) -> None:
+    unsent = SHOP.replace("-> int:", "-> __import__('datetime').timedelta:")
+    (tmp_path / "target_app.py").write_text(unsent)
+    ended = asyncio.run(_serve(tmp_path, "target_app:coordinator"))
+    assert ended.code == 2
+    assert "cmd-stream can't carry it" in ended.stderr
+    assert "timedelta" in ended.stderr
+
+
+def test_a_coordinator_without_a_journal_is_told_what_to_write(tmp_path: Path) -> None:
+    (tmp_path / "target_app.py").write_text(SHOP)
+    ended = asyncio.run(_serve(tmp_path, "target_app:coordinator", journal=None))
+    assert ended.code == 2
+    assert "journal='file:./orders'" in ended.stderr
+
+
+def test_a_journal_url_of_no_known_kind_is_a_usage_error(tmp_path: Path) -> None:
+    (tmp_path / "target_app.py").write_text(SHOP)
+    ended = asyncio.run(_serve(tmp_path, "target_app:coordinator", journal="ftp://x"))
+    assert ended.code == 2
+    assert "no journal of kind 'ftp'" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    "text", ["9000", "localhost", "tcp://:1", "tcp://a", "tcp://a:x", "tcp://a:1/b"]
+)
+def test_what_is_no_address_is_a_usage_error(text: str) -> None:
+    with pytest.raises(CliError) as raised:
+        parse_address(text)
+    assert raised.value.code == 2
+
+
+def test_ipv6_addresses_are_in_brackets() -> None:
+    assert parse_address("tcp://[::1]:9000") == ("::1", 9000)
+
+
+async def _serve(
+    folder: Path, target: str, *arguments: str, journal: str | None = "file:./journal"
+) -> Ended:
+    given = () if journal is None else ("--journal", journal)
+    listen = () if "--listen" in arguments else ("--listen", "tcp://127.0.0.1:0")
+    return await run_cli(folder, "serve", target, *given, *listen, *arguments)
