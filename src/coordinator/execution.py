@@ -409,13 +409,11 @@ class Execution:
         """Call *step* in a task of ours, which the caller's cancellation spares."""
         task = asyncio.get_running_loop().create_task(self._call(step))
         self._calls[task] = None
-        task.add_done_callback(self._call_done)
-        return asyncio.shield(task)
-
-    def _call_done(self, task: "asyncio.Task[Any]") -> None:
-        self._calls.pop(task, None)
-        if not task.cancelled():
-            task.exception()  # retrieved: its waiter may have been cancelled
+        task.add_done_callback(lambda done: self._calls.pop(done, None))
+        shielded = asyncio.shield(task)
+        for future in (task, shielded):
+            future.add_done_callback(_retrieve)
+        return shielded
 
     def _replay(self, step: Step[T]) -> T:
         outcome = self._state.outcome(step.id)
@@ -586,3 +584,9 @@ class Execution:
                 status=OutcomeStatus.NOTED,
             )
         )
+
+
+def _retrieve(future: "asyncio.Future[Any]") -> None:
+    """Mark a failure as seen: whoever waited for it may have been cancelled."""
+    if not future.cancelled():
+        future.exception()

@@ -75,6 +75,9 @@ class Log:
         self._checkpoint_at = options.checkpoint_size
         self._checkpoint_ends: list[int] = []
         self._checkpointing: asyncio.Task[None] | None = None
+        self._checkpoints = True
+        """Whether one may be begun: none is under way, and the log is not closing."""
+        self._closing = False
 
     @classmethod
     async def open(
@@ -113,8 +116,9 @@ class Log:
         # gives control to anybody else in between.
         durable = commit.append(record)
         self.state.apply(position, record)
-        if commit.size >= self._checkpoint_at and self._checkpointing is None:
+        if commit.size >= self._checkpoint_at and self._checkpoints:
             self._checkpoint_at = commit.size + self._options.checkpoint_size
+            self._checkpoints = False
             loop = asyncio.get_running_loop()
             self._checkpointing = loop.create_task(self._checkpoint_quietly())
         return durable
@@ -178,9 +182,12 @@ class Log:
             self._on_failure(error)
         finally:
             self._checkpointing = None
+            self._checkpoints = not self._closing
 
     async def aclose(self) -> None:
         """Flush, take a checkpoint if that can be done, give the partition up."""
+        self._closing = True
+        self._checkpoints = False
         try:
             if self._checkpointing is not None:
                 await asyncio.wait({self._checkpointing})
