@@ -52,15 +52,20 @@ class ClientOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds for the connection to be made."""
     server_info_timeout_s: float = 10.0
     """Seconds for the server's greeting. A full Go server accepts and stays silent."""
-    stream_results_max: int = 1024
-    """Results of one stream that may wait for their reader. One more ends the stream:
-    waiting for a slow reader would stall every other command of the connection."""
+    stream_results_max: int = 16_384
+    """Results of one stream that may wait for their reader. One more, after a turn of
+    the loop in which the reader could have taken some, ends the stream: waiting longer
+    would stall every other command of the connection."""
     link: LinkOptions = LinkOptions()
     """The bounds of writing."""
 
 
 class _Waiter(Protocol):
     """Who waits for the results of one command."""
+
+    def is_full(self) -> bool:
+        """Tell whether the next result would be one too many."""
+        ...
 
     def deliver(self, received: ResultReceived) -> bool:
         """Take a result; False if no more of them are wanted."""
@@ -308,6 +313,9 @@ class _OneAnswer(Generic[T]):
     def __init__(self) -> None:
         self.future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
 
+    def is_full(self) -> bool:
+        return False
+
     def deliver(self, received: T) -> bool:
         if not self.future.done():
             self.future.set_result(received)
@@ -335,8 +343,11 @@ class _ResultQueue:
         self._error: CmdStreamError | None = None
         self._reader: asyncio.Future[None] | None = None
 
+    def is_full(self) -> bool:
+        return len(self._results) >= self._results_max
+
     def deliver(self, received: ResultReceived) -> bool:
-        if len(self._results) >= self._results_max:
+        if self.is_full():
             self.fail(
                 ResultsOverflowError(
                     f"{self._results_max} results of seq {received.seq} are waiting, "
@@ -387,6 +398,7 @@ class _ClientLink(Link):
         self.pending: PendingCommands[_Waiter] = PendingCommands()
         self.greeted: asyncio.Future[None] = self._loop.create_future()
         self._on_unexpected = on_unexpected
+        self._held: ResultReceived | None = None
         self._pings: deque[_OneAnswer[None]] = deque()
 
     def send_command(self, command: object, waiter: _Waiter) -> int:
@@ -412,10 +424,21 @@ class _ClientLink(Link):
         """Hand each result to who waits for it."""
         if self.reason is not None:
             return
+        assert self._held is None  # reading is paused while something is held back
+        self.core.receive_data(data)
+        self._take_all(None)
+
+    def _take_all(self, held: ResultReceived | None) -> None:
+        assert self._transport is not None
         try:
-            self.core.receive_data(data)
+            if held is not None:
+                self._deliver(held)
             while (event := self.core.next_event()) is not None:
-                self._take(event)
+                if not self._take(event):
+                    self._transport.pause_reading()
+                    self._loop.call_soon(self._take_held)
+                    return
+            self._transport.resume_reading()
         except RemoteProtocolError as error:
             self.close(error)
         except Exception as error:  # noqa: BLE001 -- a bug in a codec or a callback
@@ -433,6 +456,7 @@ class _ClientLink(Link):
 
     def ended(self, reason: CmdStreamError, *, notable: bool) -> None:
         """Fail everything that waits; the table is closed before the first one."""
+        self._held = None
         for waiter in self.pending.close(reason):
             waiter.fail(closed_error(reason))
         for pong in self._pings:
@@ -441,18 +465,37 @@ class _ClientLink(Link):
         if not self.greeted.done():
             self.greeted.set_result(None)
 
-    def _take(self, event: ClientEvent) -> None:
+    def _take_held(self) -> None:
+        """Go on after the turn that the readers had, whatever they made of it."""
+        held, self._held = self._held, None
+        if held is not None:
+            self._take_all(held)
+
+    def _take(self, event: ClientEvent) -> bool:
+        """Hand on what arrived; or hold it back, once, if its stream is full: False.
+
+        One segment may bring thousands of results of one stream, more than its queue
+        holds, before its reader has had any chance to run.
+        """
         if isinstance(event, ResultReceived):
-            waiter = self.pending.take(event.seq, is_last=event.is_last)
-            if waiter is not None:
-                if not waiter.deliver(event):
-                    self.pending.forget(event.seq)
-            elif self._on_unexpected is not None:
-                self._on_unexpected(event)
+            waiter = self.pending.get(event.seq)
+            if waiter is not None and waiter.is_full():
+                self._held = event
+                return False
+            self._deliver(event)
         elif isinstance(event, ServerInfoReceived):
             self.greeted.set_result(None)
         elif self._pings:
             self._pings.popleft().deliver(None)
+        return True
+
+    def _deliver(self, received: ResultReceived) -> None:
+        waiter = self.pending.take(received.seq, is_last=received.is_last)
+        if waiter is not None:
+            if not waiter.deliver(received):
+                self.pending.forget(received.seq)
+        elif self._on_unexpected is not None:
+            self._on_unexpected(received)
 
 
 async def _greeted(

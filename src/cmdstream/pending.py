@@ -49,6 +49,10 @@ class PendingCommands(Generic[T]):
         assert seq not in self._entries
         self._entries[seq] = entry
 
+    def get(self, seq: int) -> T | None:
+        """Give the entry of *seq*, if there is one, and leave it."""
+        return self._entries.get(seq)
+
     def take(self, seq: int, *, is_last: bool) -> T | None:
         """Give the entry that a result is for, and remove it if the result is the last.
 

@@ -183,9 +183,7 @@ def read_size(data: Buffer, offset: int) -> tuple[int, int] | None:
     if (found := read_uvarint(data, offset)) is None:
         return None
     if found[0] > INT64_MAX:
-        raise RemoteProtocolError(
-            f"negative number at byte {offset}: {found[0] - UINT64_MAX - 1}"
-        )
+        raise RemoteProtocolError(f"negative number: {found[0] - UINT64_MAX - 1}")
     return found
 
 

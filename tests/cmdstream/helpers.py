@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from cmdstream import (
     ServerOptions,
     TaskHandler,
 )
+from cmdstream.wire import write_size
 
 T = TypeVar("T")
 
@@ -113,6 +115,16 @@ def results_of(command: object) -> list[object]:
             return []
 
 
+def frame(seq: int, command: object) -> bytes:
+    """The bytes of one command."""
+    return write_size(seq) + CODEC.encode_command(command)
+
+
+def result_frame(seq: int, result: object) -> bytes:
+    """The bytes of one result."""
+    return write_size(seq) + CODEC.encode_result(result)
+
+
 def answer(received: CommandReceived, reply: Reply) -> None:
     """A handler that answers within the call."""
     for result in results_of(received.command):
@@ -123,6 +135,56 @@ async def answer_later(command: object, reply: Reply) -> None:
     """A handler that is a coroutine."""
     for result in results_of(command):
         await reply.send(result)
+
+
+class Held:
+    """A handler that keeps its replies for the test to answer."""
+
+    def __init__(self) -> None:
+        self.arrived: asyncio.Queue[tuple[CommandReceived, Reply]] = asyncio.Queue()
+
+    def __call__(self, received: CommandReceived, reply: Reply) -> None:
+        self.arrived.put_nowait((received, reply))
+
+    async def next(self) -> tuple[CommandReceived, Reply]:
+        return await self.arrived.get()
+
+    async def reply(self) -> Reply:
+        return (await self.arrived.get())[1]
+
+
+class TestGate:
+    """A gate for the test to open and close."""
+
+    __test__ = False
+
+    def __init__(self, *, is_open: bool) -> None:
+        self._is_open = is_open
+        self.subscribers: list[Callable[[], None]] = []
+
+    def is_open(self) -> bool:
+        return self._is_open
+
+    def subscribe(self, reopened: Callable[[], None]) -> Callable[[], None]:
+        self.subscribers.append(reopened)
+        return lambda: self.subscribers.remove(reopened)
+
+    def open(self) -> None:
+        self._is_open = True
+        for reopened in self.subscribers:
+            reopened()
+
+    def close(self) -> None:
+        self._is_open = False
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let the loop turn until *condition* holds; the time-out of `run` bounds it."""
+    loop = asyncio.get_running_loop()
+    while not condition():
+        turned = loop.create_future()
+        loop.call_soon(turned.set_result, None)
+        await turned
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
@@ -146,9 +208,10 @@ async def serving(
     *,
     options: ServerOptions | None = None,
     gate: Gate | None = None,
+    codec: JsonCodec = CODEC,
 ) -> AsyncGenerator[tuple[Server, int]]:
     """A server on a free port of 127.0.0.1."""
-    async with Server(CODEC, handler, options=options, gate=gate) as server:
+    async with Server(codec, handler, options=options, gate=gate) as server:
         _, port = await server.listen("127.0.0.1", 0)
         yield server, port
 
@@ -168,8 +231,22 @@ class RawPeer:
         self.writer = writer
 
     @classmethod
-    async def connect(cls, port: int) -> Self:
-        return cls(*await asyncio.open_connection("127.0.0.1", port))
+    async def connect(cls, port: int, greeting: bytes = GREETING) -> Self:
+        """Connect with a small buffer, so that one who does not read soon says so."""
+        loop = asyncio.get_running_loop()
+        sock = socket.socket()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.setblocking(False)
+        await loop.sock_connect(sock, ("127.0.0.1", port))
+        peer = cls(*await asyncio.open_connection(sock=sock, limit=4096))
+        assert await peer.receive(len(greeting)) == greeting
+        return peer
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
 
     async def send(self, data: bytes) -> None:
         self.writer.write(data)
@@ -196,6 +273,7 @@ class RawServer:
 
     def __init__(self, talk: Callable[[RawPeer], Awaitable[None]]) -> None:
         self._talk = talk
+        self._peers: set[asyncio.Task[None] | None] = set()
         self.port = 0
 
     async def __aenter__(self) -> Self:
@@ -206,12 +284,15 @@ class RawServer:
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
         await self._server.wait_closed()
+        await until(lambda: not self._peers)
 
     async def _serve(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
+        self._peers.add(asyncio.current_task())
         peer = RawPeer(reader, writer)
         try:
             await self._talk(peer)
         finally:
             await peer.aclose()
+            self._peers.discard(asyncio.current_task())

@@ -17,6 +17,8 @@ def table() -> PendingCommands[str]:
 
 def test_an_entry_stays_until_its_last_result() -> None:
     pending = table()
+    assert pending.get(1) == "one"
+    assert pending.get(3) is None
     assert pending.take(1, is_last=False) == "one"
     assert pending.take(1, is_last=True) == "one"
     assert pending.take(1, is_last=True) is None

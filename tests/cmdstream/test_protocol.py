@@ -140,9 +140,9 @@ REFUSED = {
     "raw_json_bad_json": "command AddCmd: ",
     "raw_json_empty_body": "command AddCmd: ",
     "raw_json_overflow_seq": "varint exceeds 64 bits",
-    "raw_json_neg_len": "negative number at byte 2: -1",
+    "raw_json_neg_len": "negative number: -1",
     # Go takes a negative seq and echoes it; we do not, since no client sends one.
-    "raw_json_neg_seq": "negative number at byte 0: -1",
+    "raw_json_neg_seq": "negative number: -1",
 }
 
 
