@@ -54,6 +54,7 @@ from coordinator.records import (
     Outcome,
     Record,
     Resumed,
+    Started,
     Stuck,
     WorkflowRecord,
 )
@@ -450,6 +451,9 @@ class Checker:
                 }
                 if list(carried.items()) != list(workflow.outcomes.items()):
                     problem = "carries other outcomes"
+            case Started():
+                if workflow.aborting or workflow.stuck:
+                    problem = "comes while nothing may start"
             case Cancelled() | Stuck() | Resumed():
                 problem = self._take_persons_word(workflow, record)
         if problem:

@@ -94,9 +94,9 @@ def draw_plan(seed: int) -> Plan:
     )
     disk = DiskFaults(
         write_eio=_rate(chance, 0.01),
-        sync_eio=_rate(chance, 0.03),
+        sync_eio=_rate(chance, 0.15),
         names_eio=_rate(chance, 0.01),
-        power=chance.choice((0.0, 0.5, 1.0)),
+        power=chance.choice((0.0, 0.3, 0.5, 1.0)),
         survival=(chance.random(), chance.random(), chance.random(), chance.random()),
         zero_tail=chance.random(),
     )

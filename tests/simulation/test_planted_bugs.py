@@ -1,0 +1,257 @@
+"""The simulator finds bugs: each of these is planted, and found.
+
+A bug is one method of the product, replaced. It has to be found within `SEEDS_MAX`
+seeds, and the seed that found it has to pass without it.
+"""
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from tests.simulation.run import Result, simulate
+
+from coordinator import execution, saga
+from coordinator.batch import Batch
+from coordinator.commit import Durable
+from coordinator.engine import Engine
+from coordinator.execution import Execution
+from coordinator.journals.segments.files import File
+from coordinator.journals.segments.format import (
+    SegmentHeader,
+    encode_segment_header,
+    segment_name,
+)
+from coordinator.journals.segments.recovery import Recovered
+from coordinator.journals.segments.store import Store
+from coordinator.model import StepId
+from coordinator.retry import DueQueue
+from coordinator.state import WorkflowState
+
+SEEDS_MAX = 300
+
+
+@dataclass(frozen=True)
+class Bug:
+    """One planted bug."""
+
+    name: str
+    owner: Any
+    attribute: str
+    replacement: Callable[..., Any]
+    shows_as: frozenset[str]
+    """Kinds of violations, any of which may tell of it first."""
+
+
+def append_without_sync(store: Store, batch: Batch) -> None:
+    data = batch.data
+    if store._offset + len(data) > store._limit:
+        store._roll(len(data))
+    assert store._active is not None
+    store._write(store._active, data)
+    store._offset += len(data)
+    store.chain.take(batch)
+
+
+def append_with_second_sync(store: Store, batch: Batch) -> None:
+    data = batch.data
+    try:
+        if store._offset + len(data) > store._limit:
+            store._roll(len(data))
+        assert store._active is not None
+        store._write(store._active, data)
+        try:
+            store._active.sync()
+        except OSError:
+            store._active.sync()
+    except OSError as error:
+        raise store.broke("append", error) from error
+    store._offset += len(data)
+    store.chain.take(batch)
+
+
+def undo_first_in_first_out(
+    state: WorkflowState, undoable: Collection[StepId]
+) -> list[StepId]:
+    return [step for step in state.standing() if step in undoable]
+
+
+class _NotAwaited:
+    """Awaiting it waits for nothing."""
+
+    def __await__(self) -> Any:
+        return iter(())
+
+
+def forget_some_delays() -> Callable[..., None]:
+    push = DueQueue[Any].push
+    count = 0
+
+    def forget(queue: "DueQueue[Any]", item: Any, due_s: float) -> None:
+        nonlocal count
+        count += 1
+        if count % 20:
+            push(queue, item, due_s)
+
+    return forget
+
+
+def without_waiting(kind: str) -> Callable[..., Any]:
+    """Go on before the record of that kind is durable."""
+    init = Execution.__init__
+
+    def plant(self: Execution, *args: Any, **kwargs: Any) -> None:
+        init(self, *args, **kwargs)
+        append = self._append
+
+        def hasty(record: Any) -> Any:
+            durable = append(record)
+            return _NotAwaited() if type(record).__name__ == kind else durable
+
+        self._append = hasty
+
+    return plant
+
+
+def trust_the_page_cache(store: Store, found: Recovered) -> None:
+    name = segment_name(found.segments[-1].base)
+    store._active = store.folder.open(name, writable=True)
+    store._offset = found.active_size
+    store._limit = max(store._options.segment_size, found.active_size)
+
+
+def name_without_folder_sync(
+    store: Store, file: File, temporary: str, header: SegmentHeader
+) -> None:
+    file.write(0, encode_segment_header(header))
+    file.sync()
+    store.folder.rename(temporary, segment_name(header.base))
+    store.segments.append(header)
+
+
+def key_of_each_attempt() -> Callable[..., str]:
+    count = 0
+
+    def key(journal_id: str, workflow_id: str, step: StepId, direction: Any) -> str:
+        nonlocal count
+        count += 1
+        return f"{journal_id}/{workflow_id}/{step}/{count}"
+
+    return key
+
+
+def never_sticky(_attempt: saga.Attempt, _cause: BaseException) -> None: ...
+
+
+def tell_early(engine: Engine, run: Any, durable: Durable | None = None) -> None:
+    for caller in run.callers:
+        caller.accepted(run.state.id)
+    START(engine, run, durable)
+
+
+START = Engine._start
+
+BUGS = [
+    Bug(
+        "acknowledge before sync",
+        Store,
+        "append",
+        append_without_sync,
+        frozenset({"lost"}),
+    ),
+    Bug(
+        "swallow a failed sync",
+        Store,
+        "append",
+        append_with_second_sync,
+        frozenset({"lost"}),
+    ),
+    Bug(
+        "undo first in, first out",
+        execution,
+        "undo_plan",
+        undo_first_in_first_out,
+        frozenset({"undo"}),
+    ),
+    Bug(
+        "forget a delayed command",
+        DueQueue,
+        "push",
+        forget_some_delays(),
+        frozenset({"unfinished"}),
+    ),
+    Bug(
+        "undo before the decision is durable",
+        Execution,
+        "__init__",
+        without_waiting("Aborting"),
+        frozenset({"undo"}),
+    ),
+    Bug(
+        "go on before an outcome is durable",
+        Execution,
+        "__init__",
+        without_waiting("Outcome"),
+        frozenset({"early"}),
+    ),
+    Bug(
+        "tell a result before it is durable",
+        Execution,
+        "__init__",
+        without_waiting("Finished"),
+        frozenset({"early"}),
+    ),
+    Bug(
+        "acknowledge a command before it is durable",
+        Engine,
+        "_start",
+        tell_early,
+        frozenset({"unaccepted"}),
+    ),
+    Bug(
+        "trust the page cache after a crash",
+        Store,
+        "_renew",
+        trust_the_page_cache,
+        frozenset({"lost"}),
+    ),
+    Bug(
+        "no folder sync after a roll",
+        Store,
+        "_name_segment",
+        name_without_folder_sync,
+        frozenset({"lost"}),
+    ),
+    Bug(
+        "a new idempotency key for each attempt",
+        execution,
+        "idempotency_key",
+        key_of_each_attempt(),
+        frozenset({"again"}),
+    ),
+    Bug(
+        "user code may swallow a delay",
+        saga.Attempt,
+        "stop",
+        never_sticky,
+        frozenset({"unrecorded", "leftover", "unfinished", "state"}),
+    ),
+]
+
+
+def find(bug: Bug, monkeypatch: pytest.MonkeyPatch) -> Result:
+    for seed in range(SEEDS_MAX):
+        with monkeypatch.context() as patch:
+            patch.setattr(bug.owner, bug.attribute, bug.replacement)
+            result = simulate(seed)
+        if result.violations:
+            return result
+    pytest.fail(f"{SEEDS_MAX} seeds did not find: {bug.name}")
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name.replace(" ", "-"))
+def test_a_planted_bug_is_found(bug: Bug, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = find(bug, monkeypatch)
+    print(f"{bug.name}: seed {result.seed}: {result.violations[0]}")
+    assert {violation.kind for violation in result.violations} & bug.shows_as
+    assert not simulate(result.seed).violations, "the same seed passes without the bug"
