@@ -7,6 +7,7 @@
 Both decisions are in the journal before they are acted on.
 """
 
+import asyncio
 from collections.abc import Callable, Mapping
 
 from coordinator.commit import Durable
@@ -82,7 +83,8 @@ class Operators:
             run.execution.cancel()
         # Else its task has not begun, and will read the decision from the state; or it
         # is ending, and whoever puts the workflow down looks at the state again.
-        await durable
+        # Shielded: the person may go away, however long a full disk takes.
+        await asyncio.shield(durable)
 
     def find(self, workflow_id: str) -> Run:
         """Return the unfinished workflow of that id.
