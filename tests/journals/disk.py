@@ -296,6 +296,23 @@ class MemoryFolder:
         self._disk.call("free")
         return self._disk.space
 
+    def bytes_of(self, name: str) -> bytearray:
+        """Return a file's bytes, to be changed in place by who plays the damage."""
+        return self._names[name].cache
+
+    def copy_of(self) -> dict[str, bytes]:
+        """Return all files' bytes."""
+        return {name: bytes(content.cache) for name, content in self._names.items()}
+
+    def put_back(self, files: dict[str, bytes]) -> None:
+        """Hold exactly *files*, durably."""
+        self._names = {name: _Content() for name in files}
+        for name, data in files.items():
+            self._names[name].write(0, data)
+            self._names[name].sync()
+        self._synced = dict(self._names)
+        self._before_last = dict(self._names)
+
     def cut(self, names: Names) -> list[_Content]:
         """Decide which names survive, and return their files."""
         match names:
