@@ -5,7 +5,8 @@ around it. Both speak with every cmd-stream-go from v0.4.0 on; ``docs/wire-forma
 has the bytes.
 """
 
-from cmdstream.client import Client, ClientOptions, ResultStream
+from cmdstream.calling import ClientOptions
+from cmdstream.client import Client, ResultStream
 from cmdstream.codec import Codec, Registry, ResultType
 from cmdstream.codecs.json import JsonCodec
 from cmdstream.errors import (

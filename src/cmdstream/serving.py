@@ -150,7 +150,7 @@ class Reply:
             LocalProtocolError: As `send_nowait`.
         """
         self.send_nowait(result)
-        if not self._client.writable:
+        if self._client.must_wait:
             await self._client.drained()
 
     def finish(self) -> None:

@@ -55,6 +55,7 @@ class Link(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._reason: CmdStreamError | None = None
         self._closed: asyncio.Future[None] = self._loop.create_future()
+        self._owes_turn = False
         self.writable = True
         self.peer = "?"
         """Who is at the other end, for logs."""
@@ -72,16 +73,29 @@ class Link(asyncio.Protocol):
         self._unsent_size += len(data)
         if self._unsent_size >= _FLUSH_SIZE:
             # A burst: let the transport see it now, so that it can say "too much".
+            self._owes_turn = True
             self._flush()
         elif not self._flush_is_due:
             self._flush_is_due = True
             self._loop.call_soon(self._flush_once)
+
+    @property
+    def must_wait(self) -> bool:
+        """True if a considerate sender awaits `drained` before it goes on.
+
+        Not only because of the peer: one that reads fast would let an endless sender
+        keep the loop from everybody else, as nothing ever made it wait.
+        """
+        return self._owes_turn or not self.writable
 
     async def drained(self) -> None:
         """Wait until the peer has taken enough, or the connection is closing.
 
         Cancellation: safe; nothing was promised.
         """
+        if self._owes_turn:
+            self._owes_turn = False
+            await asyncio.sleep(0)  # one turn of the loop
         while not self.writable and self._reason is None:
             waiter = self._loop.create_future()
             self._waiters.append(waiter)

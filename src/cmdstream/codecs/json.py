@@ -24,7 +24,7 @@ What Go's types become, and what becomes of ours:
     time.Time                   str, or datetime with the digits after the sixth cut off
     []T, map[string]T, *T       list, dict, T | None; null reads as empty without None
 
-`go_json` has the rules of reading. Most bodies never get there: see `_JsonBody.decode`.
+`go_json` has the rules of reading. Most bodies never get there: see `JsonBody.decode`.
 """
 
 import math
@@ -40,7 +40,7 @@ from cmdstream.codecs import go_json
 from cmdstream.codecs.tagged import Body, TaggedCodec
 from cmdstream.errors import DecodeError, EncodeError, RegistryError
 
-__all__ = ["JsonCodec"]
+__all__ = ["JsonBody", "JsonCodec"]
 
 _SCALARS = (str, int, float, bytes)
 
@@ -72,15 +72,20 @@ class JsonCodec(TaggedCodec):
         given = bodies or {}
         super().__init__(
             registry,
-            lambda entry: given.get(entry) or _JsonBody(entry),
+            lambda entry: given.get(entry) or JsonBody(entry),
             body_size_max=body_size_max,
         )
 
 
-class _JsonBody:
-    """One type's bodies."""
+class JsonBody:
+    """One type's bodies, for whoever has a body without the frame around it."""
 
     def __init__(self, entry: type) -> None:
+        """Prepare to encode and decode values of *entry*.
+
+        Raises:
+            RegistryError: It has no JSON form that Go would read.
+        """
         self._kind = _type_info(entry)
         kinds = list(_reachable(self._kind))
         _check(entry, kinds)
@@ -240,7 +245,7 @@ def _reachable(kind: inspect.Type) -> Iterator[inspect.Type]:
 
 
 def _suspicion(kinds: list[inspect.Type]) -> Callable[[bytes], object]:
-    """Make the search for what Go would read otherwise; see `_JsonBody.decode`."""
+    """Make the search for what Go would read otherwise; see `JsonBody.decode`."""
     names = {
         field.encode_name for kind in kinds for field in getattr(kind, "fields", ())
     }

@@ -2,7 +2,7 @@
 
 import json
 import math
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 import pytest
@@ -120,6 +120,10 @@ class Dog(msgspec.Struct, tag="dog"):
     Name: str
 
 
+class Named(msgspec.Struct):
+    a: Literal["a", None]  # noqa: PYI061
+
+
 class Row(msgspec.Struct, array_like=True):
     X: int
 
@@ -176,6 +180,9 @@ def test_null_is_the_zero_value(name: str) -> None:
         (b"null", int, 0),
         (b"null", Inner, {"X": 0}),
         (b"null", int | None, None),
+        (b"null", object, None),
+        (b"null", Literal["a", None], None),  # noqa: PYI061
+        (b'{"a":null}', Named, {"a": None}),
         (b"null", Row, None),  # has no zero value: left for msgspec to refuse
         (b'{"x":1}', Inner, {"X": 1}),
         (b'{"x":1,"X":2,"x":3}', Inner, {"X": 3}),

@@ -234,6 +234,13 @@ class Holder(msgspec.Struct):
     thing: object = None
 
 
+class Tree(msgspec.Struct):
+    """A type that holds itself."""
+
+    Name: str
+    branches: "list[Tree]" = []
+
+
 class When(msgspec.Struct):
     at: dt.datetime
 
@@ -253,6 +260,10 @@ class When(msgspec.Struct):
         (Painted(Colour.RED), b'{"colour":"red"}'),
         (Keyed({2: "b", 1: "a"}), b'{"by_number":{"1":"a","2":"b"}}'),
         (Loud("quiet"), b'"quiet"'),
+        (
+            Tree("a", [Tree("b")]),
+            b'{"Name":"a","branches":[{"Name":"b","branches":[]}]}',
+        ),
         (Holder(Loud("x"), CalcResult(3)), b'{"name":"x","number":3,"thing":null}'),
         (
             When(dt.datetime(2026, 5, 3, tzinfo=dt.UTC)),
@@ -269,6 +280,11 @@ def test_a_bare_value_is_of_its_registered_type() -> None:
     assert isinstance(decode(Holder, b'{"name":"x","number":3}').name, Loud)
     assert decode(EchoCmd, b"null") == EchoCmd("")
     assert decode(CalcResult, b"null") == CalcResult(0)
+
+
+def test_a_key_is_found_in_any_case_however_deep_it_is() -> None:
+    body = b'{"NAME":"a","BRANCHES":[{"name":"b","branches":[{"nAME":"c"}]}]}'
+    assert decode(Tree, body) == Tree("a", [Tree("b", [Tree("c")])])
 
 
 def test_a_name_beyond_ascii_is_matched_in_any_case() -> None:
