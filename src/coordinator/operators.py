@@ -4,7 +4,8 @@
     any      -- cancel -> Cancelled, durable --> steps of which nobody knows are asked
                                                  again, then everything is undone
 
-Both decisions are in the journal before they are acted on.
+What follows from a decision stands behind it in the journal, so that no crash leaves
+the one without the other; the operator is answered when the decision is durable.
 """
 
 import asyncio

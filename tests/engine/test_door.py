@@ -1,0 +1,345 @@
+"""Who may come in: the limit, suspended services, equal keys, and the end."""
+
+import asyncio
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pytest
+from tests.engine.support import (
+    KeepingJournal,
+    Receipt,
+    Service,
+    Shop,
+    make,
+    run,
+    until,
+)
+
+from coordinator import (
+    CommandBlocked,
+    Coordinator,
+    Handle,
+    NotAcceptedError,
+    Refused,
+    Retry,
+    Workflow,
+    WorkflowStuckError,
+)
+from coordinator.errors import (
+    CommandTypeError,
+    JournalClosedError,
+    UnknownWorkflowError,
+    WorkflowStateError,
+)
+
+
+@dataclass
+class Pay:
+    """One step; its key is its number."""
+
+    services: ClassVar = {"payments"}
+    number: int = 0
+
+    def key(self) -> str:
+        return f"pay-{self.number}"
+
+    async def exec(self, workflow: Workflow, shop: Shop) -> int:
+        receipt = await workflow.step(shop.payments.do, self.number)
+        return receipt.number
+
+
+@dataclass
+class Ship:
+    """One step of another service."""
+
+    services: ClassVar = {"shipping"}
+
+    async def exec(self, workflow: Workflow, shop: Shop) -> str:
+        return (await workflow.step(shop.shipping.do)).service
+
+
+@dataclass
+class Careless:
+    """Does not say which services it needs."""
+
+    async def exec(self, workflow: Workflow, shop: Shop) -> str:
+        return (await workflow.step(shop.shipping.do)).service
+
+
+def test_beyond_the_limit_new_commands_wait_and_none_is_dropped() -> None:
+    shop = Shop()
+    shop.payments.script = [1.0] * 10
+
+    async def main() -> None:
+        async with make(shop, Pay, commands_max=3) as coordinator:
+            async with asyncio.TaskGroup() as group:
+                tasks = [
+                    group.create_task(coordinator.execute(Pay(n))) for n in range(10)
+                ]
+                await until(lambda: shop.payments.calls)
+                assert len(coordinator.workflows()) == 3
+                assert "the limit is reached" in coordinator.engine.door_closed
+            assert sorted(task.result() for task in tasks) == list(range(10))
+            assert coordinator.engine.door_closed == ""
+
+    run(main())
+    assert len(shop.payments.calls) == 10
+
+
+def test_a_caller_that_leaves_the_door_takes_its_command_along() -> None:
+    shop = Shop()
+    shop.payments.script = [10.0]
+
+    async def main() -> None:
+        async with make(shop, Pay, commands_max=1) as coordinator:
+            await coordinator.submit(Pay(1))
+            waiting = asyncio.get_running_loop().create_task(coordinator.submit(Pay(2)))
+            await until(lambda: shop.payments.calls)
+            waiting.cancel()
+            await until(lambda: not coordinator.workflows())
+
+    run(main())
+    assert len(shop.payments.calls) == 1
+
+
+def test_an_equal_key_attaches_to_the_workflow_that_runs() -> None:
+    shop = Shop()
+    shop.payments.script = [5.0]
+
+    async def main() -> None:
+        async with make(shop, Pay, commands_max=1) as coordinator:
+            first = await coordinator.submit(Pay(1))
+            second = await coordinator.submit(Pay(1))  # although the doors are closed
+            assert first.id == second.id
+            assert await first.result() == await second.result() == 0
+
+    run(main())
+    assert len(shop.payments.calls) == 1
+
+
+def test_an_equal_key_gets_the_same_answer_after_a_restart() -> None:
+    shop = Shop()
+    journal = KeepingJournal()
+
+    async def ask(number: int, *, refused: bool = False) -> str:
+        async with make(shop, Pay, journal=journal) as coordinator:
+            handle = await coordinator.submit(Pay(number))
+            if refused:
+                with pytest.raises(Refused, match="declined"):
+                    await handle.result()
+            else:
+                assert await handle.result() == 0
+            return handle.id
+
+    assert run(ask(1)) == run(ask(1))
+    shop.payments.script = [Refused("declined")]
+    assert run(ask(2, refused=True)) == run(ask(2, refused=True))
+    assert len(shop.payments.calls) == 2
+
+
+def test_two_of_one_key_at_the_door_become_one_workflow() -> None:
+    shop = Shop()
+    shop.payments.script = [1.0]
+
+    async def main() -> None:
+        async with make(shop, Pay, commands_max=1) as coordinator:
+            await coordinator.submit(Pay(0))
+            async with asyncio.TaskGroup() as group:
+                for _ in range(3):
+                    group.create_task(coordinator.execute(Pay(1)))
+
+    run(main())
+    assert len(shop.payments.calls) == 2
+
+
+def test_a_blocked_service_suspends_those_who_need_it_and_nobody_else() -> None:
+    shop = Shop()
+    shop.payments.script = [CommandBlocked("payments")] * 3
+
+    async def main() -> None:
+        async with make(shop, Pay, Ship, Careless) as coordinator:
+            first = await coordinator.submit(Pay(1))
+            await until(lambda: coordinator.engine.admission.suspensions)
+            assert await coordinator.execute(Ship()) == "shipping"
+            loop = asyncio.get_running_loop()
+            second = loop.create_task(coordinator.execute(Pay(2)))
+            careless = loop.create_task(coordinator.execute(Careless()))
+            await asyncio.sleep(0)
+            assert coordinator.workflow(first.id).reason.startswith("payments.do")
+            assert len(coordinator.workflows()) == 1
+            assert await first.result() == 0
+            assert await second == 1
+            assert await careless == "shipping"
+            assert coordinator.engine.admission.suspensions == {}
+
+    run(main())
+
+
+@dataclass
+class PayPlain:
+    """One step, without a key."""
+
+    number: int = 0
+
+    async def exec(self, workflow: Workflow, shop: Shop) -> None:
+        await workflow.step(shop.payments.do, self.number)
+
+
+class Down(Shop):
+    """Its payments are down until somebody says otherwise."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down = True
+        self.trying = self.trying_max = 0
+        self.payments = DownService(self)
+
+
+class DownService(Service):
+    """Counts who asks it at once."""
+
+    def __init__(self, shop: Down) -> None:
+        super().__init__("payments")
+        self._shop = shop
+
+    async def do(self, amount: int = 0) -> Receipt:
+        shop = self._shop
+        shop.trying += 1
+        shop.trying_max = max(shop.trying_max, shop.trying)
+        await asyncio.sleep(0.001)
+        shop.trying -= 1
+        if shop.down:
+            raise CommandBlocked("payments")
+        return Receipt("payments", amount)
+
+
+def test_a_service_that_comes_back_is_probed_by_few_and_then_asked_by_all() -> None:
+    shop = Down()
+
+    async def main() -> None:
+        retry = Retry(first_s=1.0, longest_s=1.0)
+        async with make(shop, PayPlain, probes=2, retry=retry) as coordinator:
+            handles = await _submit_at_once(coordinator)
+            await asyncio.sleep(0.5)
+            shop.trying_max = 0
+            await asyncio.sleep(30)
+            assert 1 <= shop.trying_max <= 2
+            assert len(coordinator.workflows()) == len(handles)
+            shop.down = False
+            start_s = asyncio.get_running_loop().time()
+            for handle in handles:
+                await handle.result()
+            assert asyncio.get_running_loop().time() - start_s < 3.0
+
+    async def _submit_at_once(coordinator: Coordinator[Shop]) -> list[Handle[None]]:
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(coordinator.submit(PayPlain(n))) for n in range(40)
+            ]
+        return [task.result() for task in tasks]
+
+    run(main())
+
+
+def test_a_stuck_workflow_does_not_count_and_can_only_be_retried_when_stuck() -> None:
+    shop = Shop()
+    shop.payments.script = [ValueError("odd"), 5.0]
+
+    async def main() -> None:
+        retry = Retry(attempts_max=1)
+        async with make(shop, Pay, commands_max=1, retry=retry) as coordinator:
+            handle = await coordinator.submit(Pay(1))
+            with pytest.raises(WorkflowStuckError):
+                await handle.result()
+            other = await coordinator.submit(Pay(2))
+            with pytest.raises(WorkflowStateError, match="is running, not stuck"):
+                await coordinator.retry(other.id, by="ann")
+            with pytest.raises(UnknownWorkflowError, match="0-99"):
+                await coordinator.retry("0-99", by="ann")
+            with pytest.raises(UnknownWorkflowError, match="looks like 0-1042"):
+                await coordinator.retry("nonsense", by="ann")
+            await other.result()
+            await coordinator.cancel(handle.id, by="ann")
+            with pytest.raises(WorkflowStateError, match="being undone already"):
+                await coordinator.cancel(handle.id, by="ann")
+
+    run(main())
+
+
+def test_after_a_drain_nothing_is_taken_and_what_was_unfinished_goes_on_later() -> None:
+    shop = Shop()
+    shop.payments.script = [2.0, 1e6]
+    journal = KeepingJournal()
+
+    async def first() -> None:
+        async with make(
+            shop, Pay, journal=journal, commands_max=2, step_timeout_s=1e7
+        ) as coordinator:
+            quick = await coordinator.submit(Pay(1))
+            slow = await coordinator.submit(Pay(2))
+            waiting = asyncio.get_running_loop().create_task(coordinator.submit(Pay(3)))
+            await until(lambda: len(shop.payments.calls) == 2)
+            assert await coordinator.drain(10.0) is False
+            # Its step ended, and is recorded; what follows is for the next process.
+            assert coordinator.workflow(quick.id).outcomes == 1
+            with pytest.raises(NotAcceptedError, match="stopping"):
+                await waiting
+            with pytest.raises(NotAcceptedError, match="stopping"):
+                await coordinator.submit(Pay(4))
+        with pytest.raises(JournalClosedError):
+            await slow.result()
+
+    async def second() -> None:
+        async with make(shop, Pay, journal=journal) as coordinator:
+            assert await coordinator.execute(Pay(1)) == 0
+            assert await coordinator.execute(Pay(2)) == 1
+
+    run(first())
+    run(second())
+    assert len(shop.payments.calls) == 3
+    assert shop.payments.calls[1] == shop.payments.calls[2]
+
+
+def test_classes_that_cannot_be_commands_are_refused_by_name() -> None:
+    class NoExec:
+        pass
+
+    @dataclass
+    class Odd:
+        thing: complex
+        other: "Shop"
+
+        async def exec(self, workflow: Workflow, shop: Shop) -> None: ...
+
+    class Pay2(Pay):
+        pass
+
+    Pay2.__name__ = "Pay"
+    with pytest.raises(CommandTypeError, match="NoExec has no `async def exec"):
+        make(Shop(), NoExec)
+    with pytest.raises(CommandTypeError, match="command Odd can't be written"):
+        make(Shop(), Odd)
+    with pytest.raises(CommandTypeError, match="two commands are named Pay"):
+        make(Shop(), Pay, Pay2)
+
+    async def main() -> None:
+        async with make(Shop(), Ship) as coordinator:
+            with pytest.raises(CommandTypeError, match="Pay is not registered"):
+                await coordinator.submit(Pay(1))
+
+    run(main())
+
+
+def test_a_coordinator_that_is_not_started_says_so() -> None:
+    async def main() -> None:
+        coordinator = make(Shop(), Ship)
+        with pytest.raises(RuntimeError, match="async with"):
+            await coordinator.submit(Ship())
+        async with coordinator:
+            with pytest.raises(RuntimeError, match="already"):
+                await coordinator.start()
+        coordinator.journal = None
+        with pytest.raises(ValueError, match="no journal was given"):
+            await coordinator.start()
+
+    run(main())
