@@ -176,16 +176,16 @@ class MemoryFile:
     """See `files.File`."""
 
     def __init__(self, disk: Disk, content: _Content) -> None:
-        self._disk = disk
+        self.disk = disk
         self._content = content
 
     def read(self, offset: int, size: int) -> bytes:
-        self._disk.call("read")
+        self.disk.call("read")
         return bytes(self._content.cache[offset : offset + size])
 
     def write(self, offset: int, data: bytes) -> None:
         try:
-            self._disk.call("write")
+            self.disk.call("write")
         except BaseException:
             # Half of it is in the cache, as when a signal or a full disk cuts it short.
             self._content.write(offset, data[: len(data) // 2])
@@ -194,26 +194,26 @@ class MemoryFile:
 
     def sync(self) -> None:
         try:
-            self._disk.call("sync")
+            self.disk.call("sync")
         except OSError:
             self._content.settle(sorted(self._content.dirty)[::2])
             raise
         self._content.sync()
 
     def allocate(self, size: int) -> None:
-        self._disk.call("allocate")
+        self.disk.call("allocate")
         more = size - len(self._content.cache)
-        if more > self._disk.space:
+        if more > self.disk.space:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         if more > 0:
             self._content.resize(size)
 
     def truncate(self, size: int) -> None:
-        self._disk.call("truncate")
+        self.disk.call("truncate")
         self._content.resize(size)
 
     def size(self) -> int:
-        self._disk.call("size")
+        self.disk.call("size")
         return len(self._content.cache)
 
     def close(self) -> None:
@@ -222,18 +222,18 @@ class MemoryFile:
 
 class _Lock:
     def __init__(self, disk: Disk, path: str) -> None:
-        self._disk = disk
+        self.disk = disk
         self._path = path
 
     def release(self) -> None:
-        self._disk.locks.pop(self._path, None)
+        self.disk.locks.pop(self._path, None)
 
 
 class MemoryFolder:
     """See `files.Folder`."""
 
     def __init__(self, disk: Disk, path: str) -> None:
-        self._disk = disk
+        self.disk = disk
         self._path = path
         self._names: dict[str, _Content] = {}
         self._synced: dict[str, _Content] = {}
@@ -244,57 +244,57 @@ class MemoryFolder:
         return self._path
 
     def names(self) -> Sequence[str]:
-        self._disk.call("names")
+        self.disk.call("names")
         return sorted(self._names)
 
     def open(self, name: str, *, writable: bool = False) -> MemoryFile:
-        self._disk.call("open")
+        self.disk.call("open")
         if name not in self._names:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
-        return MemoryFile(self._disk, self._names[name])
+        return MemoryFile(self.disk, self._names[name])
 
     def create(self, name: str) -> MemoryFile:
-        self._disk.call("create")
+        self.disk.call("create")
         self._change()
         self._names[name] = content = _Content()
-        return MemoryFile(self._disk, content)
+        return MemoryFile(self.disk, content)
 
     def rename(self, old: str, new: str) -> None:
-        self._disk.call("rename")
+        self.disk.call("rename")
         self._change()
         self._names[new] = self._names.pop(old)
 
     def move(self, name: str, target: object) -> None:
-        self._disk.call("move")
+        self.disk.call("move")
         assert isinstance(target, MemoryFolder)
         self._change()
         target._change()
         target._names[name] = self._names.pop(name)
 
     def remove(self, name: str) -> None:
-        self._disk.call("remove")
+        self.disk.call("remove")
         self._change()
         self._names.pop(name, None)
 
     def sync(self) -> None:
-        self._disk.call("sync names")
+        self.disk.call("sync names")
         self._synced = dict(self._names)
 
     def folder(self, name: str) -> "MemoryFolder":
-        self._disk.call("folder")
-        return self._disk.folder(f"{self._path}/{name}")
+        self.disk.call("folder")
+        return self.disk.folder(f"{self._path}/{name}")
 
     def lock(self, name: str, owner: str) -> _Lock:
-        self._disk.call("lock")
+        self.disk.call("lock")
         path = f"{self._path}/{name}"
-        if path in self._disk.locks:
-            raise JournalLockedError(self._path, self._disk.locks[path])
-        self._disk.locks[path] = owner
-        return _Lock(self._disk, path)
+        if path in self.disk.locks:
+            raise JournalLockedError(self._path, self.disk.locks[path])
+        self.disk.locks[path] = owner
+        return _Lock(self.disk, path)
 
     def free(self) -> int:
-        self._disk.call("free")
-        return self._disk.space
+        self.disk.call("free")
+        return self.disk.space
 
     def bytes_of(self, name: str) -> bytearray:
         """Return a file's bytes, to be changed in place by who plays the damage."""

@@ -47,14 +47,16 @@ def scan(partition: Segments, since: int, until: int) -> Iterator[Batch]:
         JournalDamagedError: Stored bytes are not what was written.
     """
     chain: Chain | None = None
-    position = since
-    while position < until:
-        header = _holding(partition.segments, position)
+    if since >= until:
+        return
+    index = max(bisect_right(partition.segments, since, key=_base) - 1, 0)
+    while True:
+        header = partition.segments[index]
         name = segment_name(header.base)
         path = path_in(partition.folder, name)
-        if chain is not None and header.base <= position:
+        # If it is the oldest one by now, what was between was trimmed.
+        if chain is not None and index > 0:
             check_follows(path, header, chain)
-        last = header.base == partition.segments[-1].base
         file = partition.folder.open(name)
         try:
             reader = SegmentReader(file, path, header)
@@ -66,18 +68,12 @@ def scan(partition: Segments, since: int, until: int) -> Iterator[Batch]:
         finally:
             file.close()
         reader.check_closed()
-        if last:
+        chain = reader.chain
+        index = bisect_right(partition.segments, header.base, key=_base)
+        if index == len(partition.segments):
             raise JournalDamagedError(
                 path, reader.offset, f"it ends before position {until}"
             )
-        chain = reader.chain
-        position = chain.end
-
-
-def _holding(segments: Sequence[SegmentHeader], position: int) -> SegmentHeader:
-    """Return the segment that holds *position*, or the oldest one behind it."""
-    index = bisect_right(segments, position, key=_base)
-    return segments[max(index - 1, 0)]
 
 
 def _base(header: SegmentHeader) -> int:
