@@ -21,6 +21,13 @@ $(STAMP): pyproject.toml
 .PHONY: setup
 setup: $(STAMP) ## make .venv and install everything into it
 
+ORDERS ?= 2000
+SEED   ?=
+
+.PHONY: demo
+demo: $(STAMP) ## everything goes wrong, and an audit; ORDERS=20000 SEED=7 if you like
+	$(BIN)/python -m examples.demo --orders $(ORDERS) $(if $(SEED),--seed $(SEED))
+
 .PHONY: test
 test: $(STAMP) ## run all tests
 	$(BIN)/pytest
