@@ -383,6 +383,10 @@ class Execution:
 
     def _ask(self, step: Step[Any]) -> Answer:
         answer = self.attempt.answer(step.id)
+        if step.undo_function is not None:
+            # Now, and not when its outcome is handed over: whoever waits for that may
+            # be cancelled meanwhile, and what was done would stay done.
+            self._undoable[step.id] = step
         self._asked.set()
         return answer
 
@@ -427,8 +431,6 @@ class Execution:
         except DecodeError as error:
             self._stop(step, error)
             raise
-        if step.undo_function is not None:
-            self._undoable[step.id] = step
         return value
 
     def _stop(self, step: Step[Any], cause: BaseException) -> None:
@@ -482,8 +484,6 @@ class Execution:
             raise
         finally:
             attempt.end(step.id)
-        if step.undo_function is not None:
-            self._undoable[step.id] = step
         if self._state.started:
             await self._until_others_asked(step)
         if attempt.turning:
