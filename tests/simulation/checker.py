@@ -139,6 +139,7 @@ class Checker:
             "result.seen": self._result_seen,
             "operator.retry": self._operator_asked,
             "operator.cancel": self._operator_asked,
+            "operator.failed": self._operator_failed,
             "call.begin": self._call_begin,
             "call.end": self._call_end,
             "exec.saw": self._exec_saw,
@@ -204,6 +205,11 @@ class Checker:
         workflow = self._find(event.fields["workflow"])
         if workflow is not None:
             workflow.resuming = True
+
+    def _operator_failed(self, event: Event) -> None:
+        workflow = self._find(event.fields["workflow"])
+        if workflow is not None:
+            workflow.resuming = False
 
     def _result_seen(self, event: Event) -> None:
         id_, status = event.fields["workflow"], event.fields["status"]
@@ -322,7 +328,8 @@ class Checker:
         if known is None:
             return
         self.workflows[known[0]].calls.pop(key, None)
-        if fate in {"done", "refused"}:
+        undo = known[3] == Direction.UNDO
+        if fate == "done" or (fate == "refused" and not undo):
             self._answered.add(key)
 
     def _exec_saw(self, event: Event) -> None:
@@ -477,7 +484,8 @@ class Checker:
     ) -> str:
         """Fold in what only people cause, and what only people end."""
         was_stuck, workflow.stuck = workflow.stuck, isinstance(record, Stuck)
-        workflow.resuming = False
+        if not workflow.stuck:
+            workflow.resuming = False
         match record:
             case Stuck():
                 return "comes twice" if was_stuck else ""

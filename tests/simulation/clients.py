@@ -6,17 +6,19 @@ key where it has one. Nobody here knows more than the coordinator told them.
 
 import asyncio
 import random
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
-from tests.simulation.commands import AnyCommand, Keyed, draw_command
+from tests.simulation.commands import AnyCommand, Clumsy, Keyed, draw_command
 from tests.simulation.history import History
 from tests.simulation.plan import LifePlan, Plan
 from tests.simulation.services import Shop
 
 from coordinator import Coordinator, CoordinatorError, Handle, Refused
 from coordinator.errors import WorkflowCancelledError, WorkflowStuckError
+from coordinator.runs import WorkflowInfo
 
 __all__ = ["Clients", "Order"]
 
@@ -143,31 +145,40 @@ class Clients:
         assert self._coordinator is not None
         if not order.workflow or order.ended:
             return
-        self.history.add("operator.cancel", workflow=order.workflow)
-        try:
-            await self._coordinator.cancel(order.workflow, by="ops", reason="drawn")
-        except CoordinatorError as error:
-            self.history.add(
-                "operator.failed", workflow=order.workflow, error=repr(error)
-            )
-        else:
-            self.history.add("operator.cancelled", workflow=order.workflow)
+        await self._act(order.workflow, cancel=True)
 
     async def _operate(self, *, healed: bool) -> None:
         """Retry what is stuck: sometimes, and always once all is healed."""
         coordinator = self._coordinator
         assert coordinator is not None
+        tries: Counter[str] = Counter()
         while True:
             await asyncio.sleep(1.0)
             for info in coordinator.workflows():
-                if info.status != "stuck":
-                    continue
-                if not healed and self._chance.random() < 0.7:
-                    continue
-                self.history.add("operator.retry", workflow=info.id)
-                try:
-                    await coordinator.retry(info.id, by="ops")
-                except CoordinatorError as error:
-                    self.history.add(
-                        "operator.failed", workflow=info.id, error=repr(error)
-                    )
+                if healed and info.status == "stuck":
+                    tries[info.id] += 1
+                    await self._act(info.id, cancel=_is_hopeless(info, tries))
+                elif not healed and self._chance.random() < 0.3:
+                    cancel = self._chance.random() < self.plan.cancel
+                    if cancel or info.status == "stuck":
+                        await self._act(info.id, cancel=cancel)
+
+    async def _act(self, workflow: str, *, cancel: bool) -> None:
+        coordinator = self._coordinator
+        assert coordinator is not None
+        what = "cancel" if cancel else "retry"
+        self.history.add(f"operator.{what}", workflow=workflow)
+        try:
+            if cancel:
+                await coordinator.cancel(workflow, by="ops", reason="drawn")
+            else:
+                await coordinator.retry(workflow, by="ops")
+        except CoordinatorError as error:
+            self.history.add("operator.failed", workflow=workflow, error=repr(error))
+        else:
+            self.history.add("operator.done", workflow=workflow, what=what)
+
+
+def _is_hopeless(info: WorkflowInfo, tries: Counter[str]) -> bool:
+    """Say whether no retry helps: the code is wrong and stays wrong."""
+    return info.type == Clumsy.__name__ and tries[info.id] == 3

@@ -318,6 +318,165 @@ class Hasty:
         return paid.number
 
 
+@dataclass
+class Fallback:
+    """A group whose refusal is caught, and another way taken; some of it nested."""
+
+    order: str
+    pauses: tuple[int, int, int]
+
+    async def exec(self, workflow: Workflow, shop: Shop) -> str:
+        first_ms, second_ms, third_ms = self.pauses
+
+        async def hold() -> None:
+            await asyncio.sleep(first_ms / 1000)
+            async with asyncio.TaskGroup() as inner:
+                inner.create_task(book(second_ms))
+                held = await workflow.step(shop.inventory.reserve, self.order).undo(
+                    shop.inventory.release
+                )
+                shop.saw(held)
+
+        async def book(pause_ms: int) -> None:
+            await asyncio.sleep(pause_ms / 1000)
+            shop.saw(
+                await workflow.step(shop.shipping.book, self.order).undo(
+                    shop.shipping.unbook
+                )
+            )
+
+        async def pay() -> None:
+            await asyncio.sleep(third_ms / 1000)
+            shop.saw(
+                await workflow.step(shop.payments.charge, self.order, 6).undo(
+                    shop.payments.refund
+                )
+            )
+
+        refused = False
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(hold())
+                group.create_task(pay())
+        except* DeclinedError:
+            refused = True
+        if not refused:
+            return "paid"
+        posted = await workflow.step(shop.ledger.post, self.order).undo(
+            shop.ledger.unpost
+        )
+        shop.saw(posted)
+        return "on account"
+
+
+@dataclass
+class Race:
+    """Takes the first of two, and cancels the other one, which is done all the same."""
+
+    order: str
+
+    async def exec(self, workflow: Workflow, shop: Shop) -> None:
+        async def pay() -> Reply:
+            return await workflow.step(shop.payments.charge, self.order, 8).undo(
+                shop.payments.refund
+            )
+
+        async def book() -> Reply:
+            return await workflow.step(shop.shipping.book, self.order).undo(
+                shop.shipping.unbook
+            )
+
+        loop = asyncio.get_running_loop()
+        tasks = [loop.create_task(pay()), loop.create_task(book())]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+        for task in tasks:
+            if task in done:
+                shop.saw(task.result())
+        shop.saw(
+            await workflow.step(shop.inventory.reserve, self.order).undo(
+                shop.inventory.release
+            )
+        )
+
+
+@dataclass
+class Noted:
+    """Is large, and notes something large, by the primitive below `step`."""
+
+    order: str
+    size: int
+    padding: str
+
+    async def exec(self, workflow: Workflow, shop: Shop) -> int:
+        held = await workflow.step(shop.inventory.reserve, self.order).undo(
+            shop.inventory.release
+        )
+        shop.saw(held)
+        notes = [one for one in workflow.outcomes if one.step == "note"]
+        if not notes:
+            await workflow.append_outcome("note", "x" * self.size)
+        elif notes[0].value != "x" * self.size:
+            raise AssertionError(f"the note of {self.order} is another one")
+        paid = await workflow.step(shop.payments.charge, self.order, 2).undo(
+            shop.payments.refund
+        )
+        shop.saw(paid)
+        return len(notes)
+
+
+@dataclass
+class Deaf:
+    """Catches what nobody should: cancellations, and what unwinds it."""
+
+    order: str
+
+    async def exec(self, workflow: Workflow, shop: Shop) -> str:
+        held = await workflow.step(shop.inventory.reserve, self.order).undo(
+            shop.inventory.release
+        )
+        shop.saw(held)
+        try:
+            shop.saw(
+                await workflow.step(shop.payments.charge, self.order, 1).undo(
+                    shop.payments.refund
+                )
+            )
+            await asyncio.sleep(0.05)
+        except BaseException:  # noqa: BLE001 -- what it is here for
+            return "deaf"
+        parcel = await workflow.step(shop.shipping.book, self.order).undo(
+            shop.shipping.unbook
+        )
+        shop.saw(parcel)
+        return "heard"
+
+
+@dataclass
+class Clumsy:
+    """Makes two calls of one name at once: only an operator's cancel ends it."""
+
+    order: str
+
+    async def exec(self, workflow: Workflow, shop: Shop) -> None:
+        shop.saw(
+            await workflow.step(shop.payments.charge, self.order, 1).undo(
+                shop.payments.refund
+            )
+        )
+        await workflow.gather(
+            workflow.step(shop.inventory.reserve, self.order).undo(
+                shop.inventory.release
+            ),
+            workflow.step(shop.inventory.reserve, self.order).undo(
+                shop.inventory.release
+            ),
+        )
+
+
 AnyCommand: TypeAlias = (
     Linear
     | Basket
@@ -330,6 +489,11 @@ AnyCommand: TypeAlias = (
     | Swallower
     | Buggy
     | Hasty
+    | Fallback
+    | Race
+    | Noted
+    | Deaf
+    | Clumsy
 )
 
 COMMANDS: list[type[AnyCommand]] = [
@@ -344,6 +508,11 @@ COMMANDS: list[type[AnyCommand]] = [
     Swallower,
     Buggy,
     Hasty,
+    Fallback,
+    Race,
+    Noted,
+    Deaf,
+    Clumsy,
 ]
 
 
@@ -353,9 +522,12 @@ def draw_command(
     """Make a command of *shape* for *order*."""
     if shape is Basket:
         return Basket(order, chance.randint(1, 6))
-    if shape is Group:
+    if shape is Group or shape is Fallback:
         pauses = [chance.choice((0, 0, 1, 20, 300)) for _ in range(3)]
-        return Group(order, (pauses[0], pauses[1], pauses[2]))
+        return shape(order, (pauses[0], pauses[1], pauses[2]))
+    if shape is Noted:
+        size = chance.choice((10, 1000, 5000, 20_000))
+        return Noted(order, size, "y" * chance.choice((0, 0, 3000, 10_000)))
     if shape is Picky:
         return Picky(order, even_only=chance.random() < 0.7)
     if shape is Keyed:

@@ -57,6 +57,8 @@ class DiskFaults:
     sync_eio: float = 0.0
     names_eio: float = 0.0
     """Of create, rename, move, remove, and the sync of a folder."""
+    no_space: float = 0.0
+    """Of what takes space: others on the machine were faster."""
     power: float = 1.0
     """Share of crashes that cut the power; the others only kill the process."""
     survival: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
@@ -66,7 +68,7 @@ class DiskFaults:
 
     def heal(self) -> None:
         """Let nothing go wrong from here on."""
-        self.write_eio = self.sync_eio = self.names_eio = 0.0
+        self.write_eio = self.sync_eio = self.names_eio = self.no_space = 0.0
 
 
 class Observer(Protocol):
@@ -330,7 +332,7 @@ class Disk:
         """
         more = _blocks(size) - inode.taken
         if more > 0:
-            if more > self.free():
+            if more > self.free() or self.draw(self.faults.no_space):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             inode.taken += more
 

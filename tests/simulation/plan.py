@@ -45,7 +45,8 @@ class LifePlan:
     pause_s: float
     """Seconds until the next life."""
     full: tuple[float, float] | None
-    """Seconds after the start between which others fill the disk."""
+    """Seconds after the start between which others fill the disk; if the life ends in
+    between, it stays full until everything is healed, or until another such end."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class Plan:
     segment_size: int
     retention_s: float
     checkpoint_size: int
+    carry_after: int
     shapes: tuple[type[AnyCommand], ...]
     retry: Retry
     commands_max: int
@@ -84,6 +86,7 @@ def draw_plan(seed: int) -> Plan:
     chance = random.Random(f"{seed}/plan")
     services = ServiceFaults(
         refuse=_rate(chance, 0.3),
+        refuse_undo=_rate(chance, 0.1),
         fail=_rate(chance, 0.4),
         odd=_rate(chance, 0.3),
         lost=_rate(chance, 0.4),
@@ -95,7 +98,8 @@ def draw_plan(seed: int) -> Plan:
     disk = DiskFaults(
         write_eio=_rate(chance, 0.01),
         sync_eio=_rate(chance, 0.15),
-        names_eio=_rate(chance, 0.01),
+        names_eio=_rate(chance, 0.03),
+        no_space=_rate(chance, 0.1),
         power=chance.choice((0.0, 0.3, 0.5, 1.0)),
         survival=(chance.random(), chance.random(), chance.random(), chance.random()),
         zero_tail=chance.random(),
@@ -118,6 +122,7 @@ def draw_plan(seed: int) -> Plan:
         segment_size=segment_size,
         retention_s=chance.choice((0.0, 5.0, 1e6)),
         checkpoint_size=chance.choice((1000, 10_000, 1 << 26)),
+        carry_after=chance.randint(1, 4),
         shapes=tuple(shapes),
         retry=retry,
         commands_max=chance.choice((2, 5, 10_000)),
@@ -127,7 +132,7 @@ def draw_plan(seed: int) -> Plan:
         stalls=_rate(chance, 0.05),
         collects=chance.choice((0.0, 0.0, 0.0, 0.003)),
         vanish=_rate(chance, 0.5),
-        cancel=_rate(chance, 0.4),
+        cancel=_rate(chance, 0.8),
         asks_again=chance.random(),
     )
 
@@ -152,7 +157,7 @@ def _draw_life(number: int, chance: random.Random) -> LifePlan:
     )
     full = None
     if chance.random() < 0.1:
-        begin_s = chance.uniform(0, span_s)
+        begin_s = chance.choice((0.0, chance.uniform(0, span_s)))
         full = (begin_s, begin_s + chance.uniform(0, 5))
     return LifePlan(
         number=number,

@@ -284,7 +284,10 @@ class _Simulation:
                 commands_max=drawn.commands_max,
                 step_timeout_s=drawn.step_timeout_s,
                 retry=drawn.retry,
-                log=LogOptions(checkpoint_size=drawn.checkpoint_size),
+                log=LogOptions(
+                    checkpoint_size=drawn.checkpoint_size,
+                    carry_after=drawn.carry_after,
+                ),
             ),
             clock=self._clock,
             random=chance,

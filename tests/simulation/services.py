@@ -77,6 +77,8 @@ class ServiceFaults:
     """How likely what goes wrong is, per call (refusals: per key)."""
 
     refuse: float = 0.0
+    refuse_undo: float = 0.0
+    """Per call of an undo, and not sticky: a person's retry may get it done."""
     fail: float = 0.0
     odd: float = 0.0
     lost: float = 0.0
@@ -90,7 +92,8 @@ class ServiceFaults:
 
     def heal(self) -> None:
         """Let nothing go wrong from here on. A no that was said stays one."""
-        self.refuse = self.fail = self.odd = self.lost = self.hang = self.blocked = 0.0
+        self.refuse = self.refuse_undo = self.fail = self.odd = 0.0
+        self.lost = self.hang = self.blocked = 0.0
 
 
 @dataclass
@@ -245,6 +248,8 @@ class Service:
                 raise CommandDelayed(f"{self.name} is not there")
             if self._draw(world.faults.odd):
                 raise OSError(32, "Broken pipe")
+            if undoes is not None and self._draw(world.faults.refuse_undo):
+                raise DeclinedError("it can't be undone at present", 409)
             request = _Request(step, operation, self._now_s(), undoes)
             answer = world.arrive(request)
             if self._draw(world.faults.lost):
@@ -297,6 +302,9 @@ class Service:
             raise CommandDelayed(f"{self.name} is not there", retry_after_s=None)
         if self._draw(faults.odd):
             raise self._odd_error()
+        if undoes is not None and self._draw(faults.refuse_undo):
+            await asyncio.sleep(there_s)
+            raise DeclinedError("it can't be undone at present", 409)
         hangs = self._draw(faults.hang)
         slow_s = 3 * HANG_S * world.chance.random() if hangs else 0.0
         request = _Request(step, operation, self._now_s() + there_s + slow_s, undoes)
