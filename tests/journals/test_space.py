@@ -1,0 +1,40 @@
+"""Allocating ahead, and what is left behind when it fails."""
+
+import errno
+
+import pytest
+from tests.journals.disk import Disk, fail_at
+
+from coordinator.errors import JournalFullError
+from coordinator.journals.segments.space import allocate
+
+
+def test_an_allocated_file_is_zeros_of_the_size_asked_for() -> None:
+    folder = Disk().folder()
+    assert allocate(folder, "x", 1000).read(0, 2000) == bytes(1000)
+
+
+def test_too_little_space_is_noticed_before_any_is_taken() -> None:
+    disk = Disk()
+    disk.space = 999
+    with pytest.raises(JournalFullError, match="1000 bytes are needed"):
+        allocate(disk.folder(), "x", 1000)
+    assert disk.log == ["free"]
+
+
+@pytest.mark.parametrize("call", [1, 2])
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_space_that_went_meanwhile_leaves_no_file(call: int, code: int) -> None:
+    disk = Disk()
+    disk.fault = fail_at(call, code)
+    with pytest.raises(JournalFullError):
+        allocate(disk.folder(), "x", 1000)
+    assert disk.folder().names() == []
+
+
+@pytest.mark.parametrize("call", [0, 1, 2])
+def test_any_other_failure_goes_through(call: int) -> None:
+    disk = Disk()
+    disk.fault = fail_at(call, errno.EIO)
+    with pytest.raises(OSError, match="Input/output"):
+        allocate(disk.folder(), "x", 1000)
