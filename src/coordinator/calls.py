@@ -4,7 +4,7 @@ import asyncio
 import contextvars
 import inspect
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Generator
 from concurrent.futures import Executor
 from typing import Any
 
@@ -38,25 +38,67 @@ async def call(
         Exception: Whatever *function* raises.
     """
     token = _CURRENT.set(context)
+    try:
+        coroutine: Coroutine[Any, Any, Any] = (
+            function(*args, **kwargs)
+            if is_async
+            else _in_thread(threads, function, args, kwargs)
+        )
+        # Up to its first wait it runs without a timer, which then costs nothing where
+        # nothing is waited for. It runs in the caller's task all the while, so that its
+        # own ``asyncio.timeout`` finds the task it expects.
+        try:
+            waits_for = coroutine.send(None)
+        except StopIteration as stop:
+            return stop.value
+        return await _finish(coroutine, waits_for, timeout_s)
+    except (TimeoutError, ConnectionError) as error:
+        raise CommandDelayed(describe(error)) from error
+    except SystemExit as error:
+        # In a task it would end the loop, and everybody else with it.
+        raise RuntimeError(f"the step raised {error!r}") from error
+    finally:
+        _CURRENT.reset(token)
+
+
+async def _finish(
+    coroutine: Coroutine[Any, Any, Any], waits_for: Any, timeout_s: float
+) -> Any:
     timer = asyncio.timeout(timeout_s)
     try:
         async with timer:
-            try:
-                return await (
-                    function(*args, **kwargs)
-                    if is_async
-                    else _in_thread(threads, function, args, kwargs)
-                )
-            except (TimeoutError, ConnectionError) as error:
-                raise CommandDelayed(describe(error)) from error
-            except SystemExit as error:
-                # In a task it would end the loop, and everybody else with it.
-                raise RuntimeError(f"the step raised {error!r}") from error
+            return await _Begun(coroutine, waits_for)
     except TimeoutError as error:
-        assert timer.expired()
-        raise CommandDelayed(f"no answer within {timeout_s} s") from error
-    finally:
-        _CURRENT.reset(token)
+        if timer.expired():
+            raise CommandDelayed(f"no answer within {timeout_s} s") from error
+        raise
+
+
+class _Begun:
+    """A coroutine that already waits for something; awaiting this goes on with it."""
+
+    __slots__ = ("_coroutine", "_waits_for")
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], waits_for: Any) -> None:
+        self._coroutine = coroutine
+        self._waits_for = waits_for
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        """Do what ``yield from`` does, from the second step on."""
+        coroutine, waits_for = self._coroutine, self._waits_for
+        try:
+            while True:
+                try:
+                    sent = yield waits_for
+                except GeneratorExit:
+                    coroutine.close()
+                    raise
+                except BaseException as error:  # noqa: BLE001 -- handed on, not handled
+                    waits_for = coroutine.throw(error)
+                else:
+                    waits_for = coroutine.send(sent)
+        except StopIteration as stop:
+            return stop.value
 
 
 async def _in_thread(

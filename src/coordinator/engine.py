@@ -105,6 +105,7 @@ class Engine:
             options.threads_max, thread_name_prefix="coordinator-step"
         )
         self.admission = Admission(options.commands_max, options.probes)
+        self.suspended = self.admission.suspensions
         self.journal: Journal | None = None
         self._options = options
         self._commands = {command.name: command for command in commands}
@@ -455,7 +456,7 @@ class Engine:
         return await execution.run(command)
 
     def _passed(self, run: Run, service: str) -> None:
-        if service in self.admission.suspensions:
+        if service in self.suspended:
             self.schedule.passed(run, service)
             self._open_door()
 

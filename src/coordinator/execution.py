@@ -16,7 +16,7 @@ say), the call ends unknown, and the run is delayed.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Coroutine
 from concurrent.futures import Executor
 from contextlib import suppress
 from typing import Any, Protocol, TypeVar
@@ -77,6 +77,11 @@ class Host(Protocol):
         """Where plain ``def`` steps run."""
         ...
 
+    @property
+    def suspended(self) -> Collection[str]:
+        """The services that are suspended."""
+        ...
+
     def now(self) -> int:
         """Return microseconds since 1970."""
         ...
@@ -127,7 +132,8 @@ class Execution:
         self._failed_direction = Direction.DO
         self._result_type: Any = Any
         self._abandoned = False
-        self._asked = asyncio.Event()
+        self._asked: asyncio.Event | None = None
+        """Set when `exec` asks for a step; there once somebody waits for that."""
         self._released = False
         """Nothing is kept from `exec` any more: it ended, or is about to."""
 
@@ -159,7 +165,8 @@ class Execution:
 
     def _release(self) -> None:
         self._released = True
-        self._asked.set()
+        if self._asked is not None:
+            self._asked.set()
 
     # -- the run ---------------------------------------------------------------------
 
@@ -248,7 +255,11 @@ class Execution:
         except EncodeError as error:
             return Stuck(f"the result: {error}")
         attempt = self.attempt
-        ignored = tuple(map(str, attempt.ignored() + attempt.unknown()))
+        ignored: tuple[str, ...] = ()
+        # Each step that a completing run asked for is recorded; so if there are as many
+        # of these as of those, none was ignored.
+        if len(attempt.asked) < len(self._state.outcomes) or self._state.started:
+            ignored = tuple(map(str, attempt.ignored() + attempt.unknown()))
         if ignored:
             self._host.warn(
                 f"workflow {self._state.id} completed without asking for "
@@ -363,10 +374,6 @@ class Execution:
     async def perform(self, step: Step[T]) -> T:
         """Replay, call or unwind *step*; see `saga.Attempt.answer`."""
         answer = self._ask(step)
-        if answer is Answer.REPLAY:
-            if self._state.started:
-                await self._until_others_asked(step)
-            return self._replay(step)
         if answer is Answer.CALL:
             if asyncio.current_task() is not self._task:
                 return await self._detach(step)
@@ -375,6 +382,10 @@ class Execution:
                 return await self._call(step)
             finally:
                 self._inline = False
+        if answer is Answer.REPLAY:
+            if self._state.started:
+                await self._until_others_asked(step)
+            return self._replay(step)
         raise self._stop_error(answer)
 
     def start(self, step: Step[T]) -> Awaitable[T] | None:
@@ -387,7 +398,8 @@ class Execution:
             # Now, and not when its outcome is handed over: whoever waits for that may
             # be cancelled meanwhile, and what was done would stay done.
             self._undoable[step.id] = step
-        self._asked.set()
+        if self._asked is not None:
+            self._asked.set()
         return answer
 
     async def _until_others_asked(self, step: Step[Any]) -> None:
@@ -397,11 +409,12 @@ class Execution:
         finds them missing, and says so.
         """
         attempt = self.attempt
+        asked = self._asked = self._asked or asyncio.Event()
         with suppress(TimeoutError):
             async with asyncio.timeout(step.timeout_s or self._host.step_timeout_s):
                 while attempt.awaited_by(step.id) and not self._released:
-                    self._asked.clear()
-                    await self._asked.wait()
+                    asked.clear()
+                    await asked.wait()
 
     def _stop_error(self, answer: Answer) -> BaseException:
         if answer is Answer.UNWIND:
@@ -499,18 +512,17 @@ class Execution:
         self, step: Step[Any], direction: Direction, status: OutcomeStatus, value: bytes
     ) -> None:
         """Write down what a service said; durable on return."""
-        service = step.service_of
-        name = step.id.name
+        host, (name, occurrence) = self._host, step.id
         durable = self._append(
             Outcome(
-                workflow=self._state.position,
-                step=name,
-                occurrence=step.id.occurrence,
-                value=value,
-                at=self._host.now(),
-                direction=direction,
-                status=status,
-                service="" if service == service_of(name) else service,
+                self._state.position,
+                name,
+                occurrence,
+                value,
+                host.now(),
+                direction,
+                status,
+                step.service_name,
             )
         )
         if direction is Direction.DO:
@@ -518,9 +530,10 @@ class Execution:
         if self._failures:
             self._failures.pop((step.id, direction), None)
         await durable
-        self._passed(service)
+        if host.suspended:
+            self._passed(step.service_of)
 
-    async def _invoke(
+    def _invoke(
         self,
         step: Step[Any],
         direction: Direction,
@@ -528,7 +541,7 @@ class Execution:
         is_async: bool,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-    ) -> Any:
+    ) -> Coroutine[Any, Any, Any]:
         id_ = self._state.id
         context = StepContext(
             idempotency_key(self._journal_id, id_, step.id, direction),
@@ -539,7 +552,7 @@ class Execution:
             self._failures.get((step.id, direction), 0),
             self._state.accepted.trace,
         )
-        return await call(
+        return call(
             function,
             args,
             kwargs,

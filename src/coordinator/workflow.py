@@ -241,7 +241,7 @@ class Step(Generic[T]):
 
     def service(self, name: str) -> "Step[T]":
         """Say which service the step calls, where its name does not."""
-        self.service_name = name
+        self.service_name = "" if name == service_of(self.id.name) else name
         return self
 
     @property
