@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from cmdstream import ServerOptions
+from coordinator.api.admin import AdminServer
 from coordinator.api.cmdstream import CmdStreamIntake
 from coordinator.app import Coordinator
 from coordinator.errors import JournalError
@@ -64,14 +65,31 @@ async def serve(
     intake = CmdStreamIntake(
         coordinator, None if info is None else ServerOptions(server_info=info)
     )
+    admin = AdminServer(coordinator)
     try:
         async with coordinator:
-            ready([await intake.listen(host, port) for host, port in options.listen])
-            return await _run(coordinator, intake, options, stopping, at_once)
+            try:
+                addresses = [
+                    await intake.listen(*address) for address in options.listen
+                ]
+                await _listen_to_operators(admin)
+                ready(addresses)
+                return await _run(coordinator, intake, options, stopping, at_once)
+            finally:
+                admin.stop_accepting()
     finally:
         await intake.server.aclose()
+        await admin.aclose()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
+
+
+async def _listen_to_operators(admin: AdminServer) -> None:
+    """Open the admin socket; a server that has none is better than none at all."""
+    try:
+        await admin.listen()
+    except OSError as error:
+        _LOGGER.warning("operators can't reach this server: %s", error)
 
 
 async def _run(

@@ -4,6 +4,7 @@ Only Typer is imported here, and no command's own module before it is called:
 ``coordinator --help`` has 150 ms.
 """
 
+import enum
 import sys
 from typing import Annotated, Any
 
@@ -87,4 +88,122 @@ def serve(
         target, options, journal=journal, as_json=as_json, log_level=log_level
     )
     leave(code)
+    raise typer.Exit(code)
+
+
+JournalOption = Annotated[
+    str | None,
+    typer.Option(
+        envvar="COORDINATOR_JOURNAL", help="Folder or file: URL of the journal."
+    ),
+]
+IdArgument = Annotated[
+    str, typer.Argument(metavar="ID", help="Of the workflow, e.g. 0-1042.")
+]
+WaitOption = Annotated[
+    bool, typer.Option("--wait", help="Wait until the workflow ends.")
+]
+ByOption = Annotated[
+    str | None, typer.Option(help="Who says so; by default your user name.")
+]
+
+
+class Status(enum.StrEnum):
+    """What an unfinished workflow is doing."""
+
+    RUNNING = "running"
+    DELAYED = "delayed"
+    STUCK = "stuck"
+    CANCELLING = "cancelling"
+    ABORTING = "aborting"
+
+
+@app.command()
+def submit(
+    type_: Annotated[
+        str, typer.Argument(metavar="TYPE", help="Name of the command class.")
+    ],
+    payload: Annotated[
+        str, typer.Argument(metavar="JSON", help="Its fields; - reads stdin.")
+    ],
+    journal: JournalOption = None,
+    wait: WaitOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Hand a command to the running server; prints the workflow's id."""
+    from coordinator.cli import workflows
+
+    code = workflows.submit(type_, payload, journal=journal, wait=wait, as_json=as_json)
+    raise typer.Exit(code)
+
+
+@app.command("list")
+def list_(
+    journal: JournalOption = None,
+    status: Annotated[
+        list[Status], typer.Option(help="Only these; may be repeated.")
+    ] = [],  # noqa: B006 -- never changed
+    type_: Annotated[
+        str, typer.Option("--type", help="Only commands of this type.")
+    ] = "",
+    limit: Annotated[
+        int, typer.Option(min=0, help="At most so many; 0 for all.")
+    ] = 1000,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the unfinished workflows, also of a stopped coordinator."""
+    from coordinator.cli import workflows
+
+    code = workflows.list_workflows(
+        journal=journal,
+        statuses=[one.value for one in status],
+        type_=type_,
+        limit=limit,
+        as_json=as_json,
+    )
+    raise typer.Exit(code)
+
+
+@app.command()
+def show(
+    workflow_id: IdArgument, journal: JournalOption = None, as_json: JsonOption = False
+) -> None:
+    """Show one workflow: what was done, undone, decided, and is still done."""
+    from coordinator.cli import workflows
+
+    raise typer.Exit(workflows.show(workflow_id, journal=journal, as_json=as_json))
+
+
+@app.command()
+def retry(
+    workflow_id: IdArgument,
+    journal: JournalOption = None,
+    by: ByOption = None,
+    wait: WaitOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Run a stuck workflow again."""
+    from coordinator.cli import workflows
+
+    code = workflows.retry(
+        workflow_id, journal=journal, by=by, wait=wait, as_json=as_json
+    )
+    raise typer.Exit(code)
+
+
+@app.command()
+def cancel(
+    workflow_id: IdArgument,
+    journal: JournalOption = None,
+    by: ByOption = None,
+    reason: Annotated[str, typer.Option(help="For the journal.")] = "",
+    wait: WaitOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Stop a workflow and undo what it did."""
+    from coordinator.cli import workflows
+
+    code = workflows.cancel(
+        workflow_id, journal=journal, by=by, reason=reason, wait=wait, as_json=as_json
+    )
     raise typer.Exit(code)

@@ -1,0 +1,187 @@
+"""What the commands print: data to stdout, everything else to stderr.
+
+Rich is imported for terminals only. A pipe gets plain text that is never cut, and
+``--json`` what a program wants.
+"""
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+import msgspec
+
+__all__ = [
+    "STATUS_STYLES",
+    "Line",
+    "emit_json",
+    "emit_lines",
+    "emit_table",
+    "progress",
+    "show_clock",
+    "show_duration",
+    "show_size",
+    "show_time",
+    "width",
+]
+
+Line = list[tuple[str, str]]
+"""Pieces of text, each with a Rich style; empty for none."""
+
+WIDTH_DEFAULT = 100
+"""Columns where there is no terminal to ask."""
+
+STATUS_STYLES = {
+    "running": "cyan",
+    "delayed": "yellow",
+    "stuck": "bold red",
+    "cancelling": "magenta",
+    "aborting": "magenta",
+    "completed": "green",
+    "compensated": "blue",
+    "cancelled": "blue",
+    "ok": "green",
+    "warning": "yellow",
+    "problem": "bold red",
+}
+
+_ASCII = str.maketrans(
+    {
+        "✓": "+",
+        "✗": "x",
+        "│": "|",
+        "─": "-",
+        "┤": "|",
+        "└": "`",
+        "┘": "'",
+        "▲": "^",
+        "▼": "v",
+        "◀": "<",
+        "●": "*",
+        "■": "#",
+        "·": "-",
+        "…": "~",
+        "↶": "<",
+    }
+)
+
+
+def emit_json(value: object) -> None:
+    """Print *value* as one line of JSON."""
+    print(msgspec.json.encode(value).decode())
+
+
+def emit_lines(lines: Sequence[Line]) -> None:
+    """Print *lines*, in colour if stdout is a terminal that wants it."""
+    if not _wants_colour():
+        for line in lines:
+            print(_encodable("".join(text for text, _ in line).rstrip()))
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(highlight=False, soft_wrap=True)
+    for line in lines:
+        console.print(Text.assemble(*((_encodable(t), s) for t, s in line)))
+
+
+def emit_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print *rows* in columns; in a terminal the last column is cut to fit."""
+    cells = [headers, *rows]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(headers))]
+    room = width() - sum(widths[:-1]) - 2 * (len(widths) - 1)
+    if sys.stdout.isatty() and widths[-1] > room > 0:
+        widths[-1] = room
+    lines: list[Line] = []
+    for number, row in enumerate(cells):
+        line: Line = []
+        for text, size in zip(row, widths, strict=True):
+            cut = text if len(text) <= size else text[: size - 1] + "…"
+            style = "bold" if number == 0 else STATUS_STYLES.get(text, "")
+            line += [(cut.ljust(size), style), ("  ", "")]
+        lines.append(line)
+    emit_lines(lines)
+
+
+@contextmanager
+def progress(message: str) -> Generator[Callable[[str], None]]:
+    """Show that something is under way, on a terminal only.
+
+    Yields:
+        What changes the message.
+    """
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(message) as status:
+        yield status.update
+
+
+def width() -> int:
+    """Return the columns to fill."""
+    return shutil.get_terminal_size((WIDTH_DEFAULT, 24)).columns
+
+
+def show_time(at: int) -> str:
+    """Return microseconds since 1970 as people write a time, UTC."""
+    return f"{_datetime(at):%Y-%m-%d %H:%M:%S}.{at // 1000 % 1000:03}Z"
+
+
+def show_clock(at: int) -> str:
+    """As `show_time`, without the date."""
+    return f"{_datetime(at):%H:%M:%S}.{at // 1000 % 1000:03}"
+
+
+def show_duration(us: int) -> str:
+    """Return a duration with two or three digits that matter."""
+    sign, us = ("-", -us) if us < 0 else ("", us)
+    if us < 1000:
+        return f"{sign}{us} us"
+    if us < 1_000_000:
+        return f"{sign}{us / 1000:.3g} ms" if us < 999_500 else f"{sign}1 s"
+    seconds = us / 1_000_000
+    if seconds < 60:
+        return f"{sign}{seconds:.3g} s"
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{sign}{days} d {hours} h"
+    return (
+        f"{sign}{hours} h {minutes} min"
+        if hours
+        else f"{sign}{minutes} min {seconds} s"
+    )
+
+
+def show_size(size: int) -> str:
+    """Return bytes as people write them."""
+    amount = float(size)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if amount < 1024:
+            return f"{amount:.4g} {unit}"
+        amount /= 1024
+    return f"{amount:.4g} TiB"
+
+
+def _datetime(at: int) -> datetime:
+    return datetime.fromtimestamp(at / 1_000_000, UTC)
+
+
+def _wants_colour() -> bool:
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+
+
+def _encodable(text: str) -> str:
+    """Return *text* in signs that stdout can print."""
+    encoding = sys.stdout.encoding or "ascii"
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        plain = text.translate(_ASCII)
+        return plain.encode(encoding, "backslashreplace").decode(encoding)
+    return text

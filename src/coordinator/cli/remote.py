@@ -1,0 +1,160 @@
+"""Ask the coordinator that runs on a journal, through its admin socket."""
+
+import asyncio
+import getpass
+import os
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from cmdstream import (
+    Client,
+    ClientOptions,
+    CmdStreamError,
+    ConnectError,
+    ServerInfoMismatchError,
+)
+from coordinator.api.admin_messages import (
+    SERVER_INFO,
+    Accepted,
+    Ended,
+    Failed,
+    admin_codec,
+)
+from coordinator.api.admin_socket import SOCKET, journal_folder, within
+from coordinator.cli.exits import CliError, ExitCode
+
+__all__ = ["NoServerError", "ask", "folder_of", "operator_name", "start"]
+
+T = TypeVar("T")
+
+_CODES = {
+    "usage": ExitCode.USAGE,
+    "not found": ExitCode.NOT_FOUND,
+    "conflict": ExitCode.CONFLICT,
+    "unavailable": ExitCode.UNAVAILABLE,
+}
+_OPTIONS = ClientOptions(server_info=SERVER_INFO)
+
+
+class NoServerError(CliError):
+    """Nobody serves that journal at present."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, ExitCode.UNAVAILABLE)
+
+
+def folder_of(journal: str | None) -> str:
+    """Return the folder that the user names, as a path or as a ``file:`` URL.
+
+    Raises:
+        CliError: Nothing was named, or another kind of journal.
+    """
+    if not journal:
+        raise CliError(
+            "which journal? say --journal FOLDER, or set COORDINATOR_JOURNAL",
+            ExitCode.USAGE,
+        )
+    folder = journal_folder(journal)
+    if folder is None and journal.startswith(("memory:", "kafka:", "nats:")):
+        raise CliError(
+            f"{journal} is not in a folder of this machine, so there is no socket to "
+            f"ask its server by",
+            ExitCode.USAGE,
+        )
+    return journal if folder is None else folder
+
+
+def operator_name() -> str:
+    """Return who is at the keyboard, for the journal."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        return f"uid {os.getuid()}"
+
+
+def ask(folder: str, command: object, expected: type[T]) -> T:
+    """Send *command* to the server of the journal in *folder*; return its answer.
+
+    Raises:
+        NoServerError: There is no server.
+        CliError: It refused, hung up, or is of another version.
+    """
+    with _explained(folder):
+        return _checked(asyncio.run(_ask(folder, command)), expected)
+
+
+def start(
+    folder: str, command: object, *, on_accepted: Callable[[str], None]
+) -> tuple[Accepted, Ended | None]:
+    """Send a `Submit`, `Retry` or `Cancel`, and wait for the end if it says so.
+
+    Args:
+        folder: Of the journal.
+        command: What to send.
+        on_accepted: Called with the workflow's id once the command is durable, if its
+            end is waited for.
+
+    Raises:
+        NoServerError: There is no server.
+        CliError: It refused, hung up, or is of another version.
+    """
+    with _explained(folder):
+        return asyncio.run(_start(folder, command, on_accepted))
+
+
+async def _ask(folder: str, command: object) -> object:
+    async with await _connect(folder) as client:
+        return await client.send(command)
+
+
+async def _start(
+    folder: str, command: object, on_accepted: Callable[[str], None]
+) -> tuple[Accepted, Ended | None]:
+    async with await _connect(folder) as client, client.stream(command) as results:
+        accepted = _checked(await anext(results), Accepted)
+        if accepted.last:
+            return accepted, None
+        on_accepted(accepted.id)
+        return accepted, _checked(await anext(results), Ended)
+
+
+async def _connect(folder: str) -> Client:
+    with within(folder) as short:
+        return await Client.connect_unix(
+            f"{short}/{SOCKET}", admin_codec(), options=_OPTIONS
+        )
+
+
+def _checked(result: object, expected: type[T]) -> T:
+    if isinstance(result, Failed):
+        raise CliError(result.message, _CODES.get(result.kind, ExitCode.FAILED))
+    if not isinstance(result, expected):
+        raise CliError(f"the server answered {result!r}", ExitCode.FAILED)
+    return result
+
+
+@contextmanager
+def _explained(folder: str) -> Generator[None]:
+    """Say what a failed connection means for people."""
+    try:
+        yield
+    except ServerInfoMismatchError as error:
+        raise CliError(
+            f"the server of {folder} is of another version than this command: {error}",
+            ExitCode.UNAVAILABLE,
+        ) from error
+    except (ConnectError, OSError) as error:
+        cause = error.__cause__ or error
+        if isinstance(cause, PermissionError):
+            raise CliError(
+                f"the server of {folder} belongs to another user: {cause}",
+                ExitCode.UNAVAILABLE,
+            ) from error
+        raise NoServerError(
+            f"no coordinator is running on {folder}; start one with `coordinator serve`"
+        ) from error
+    except CmdStreamError as error:
+        raise CliError(
+            f"the server hung up before it answered: {error}", ExitCode.UNAVAILABLE
+        ) from error
