@@ -4,6 +4,7 @@ import asyncio
 import errno
 import random
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from tests.journals.disk import Disk, MemoryFolder, fail_at
@@ -50,7 +51,11 @@ def p0(disk: Disk) -> MemoryFolder:
 
 async def opened(disk: Disk) -> SegmentPartition:
     return await SegmentPartition.open(
-        make_store(p0(disk)), holder="pid 1", owner="test", at=1
+        make_store(p0(disk)),
+        ThreadPoolExecutor(1),
+        holder="pid 1",
+        owner="test",
+        at=1,
     )
 
 

@@ -16,7 +16,9 @@ Options of ``file:``
 Each backend is imported when a URL asks for it.
 """
 
+import asyncio
 import re
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from coordinator.errors import JournalBrokenError
@@ -82,11 +84,19 @@ async def _open_file(url: str) -> Journal:
         segment_size=_count(options, "segment_mib", 64) * 1024 * 1024,
         retention_s=parse_duration(options.get("retention", "7d")),
     )
-    try:
-        folder = PosixFolder.make(path)
-        archive = PosixFolder.make(options["archive"]) if "archive" in options else None
-    except OSError as error:
-        raise JournalBrokenError(str(error)) from error
+
+    def make_folders() -> tuple[PosixFolder, PosixFolder | None]:
+        try:
+            folder = PosixFolder.make(path)
+            place = options.get("archive")
+            archive = None if place is None else PosixFolder.make(place)
+        except OSError as error:
+            raise JournalBrokenError(str(error)) from error
+        return folder, archive
+
+    loop = asyncio.get_running_loop()
+    with ThreadPoolExecutor(1) as executor:
+        folder, archive = await loop.run_in_executor(executor, make_folders)
     if archive is not None and archive.device() != folder.device():
         raise ValueError(
             f"{archive.path} is not on the file system of {folder.path}: a segment "

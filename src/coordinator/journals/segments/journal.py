@@ -140,24 +140,35 @@ class SegmentJournal:
     async def open(self, partition: int, *, owner: str, at: int) -> SegmentPartition:
         """See the port."""
         assert 0 <= partition < self.partitions, partition
+        loop = asyncio.get_running_loop()
+        executor = ThreadPoolExecutor(1, thread_name_prefix="journal")
+        try:
+            store = await loop.run_in_executor(executor, self._make_store, partition)
+        except BaseException:
+            executor.shutdown(wait=False)
+            raise
+        since = datetime.fromtimestamp(at / 1e6, UTC).isoformat(timespec="seconds")
+        holder = f"{self._process} ({owner}) since {since}"
+        opened = await SegmentPartition.open(
+            store, executor, holder=holder, owner=owner, at=at
+        )
+        self._opened.append(opened)
+        return opened
+
+    def _make_store(self, partition: int) -> Store:
         name = f"p{partition}"
         try:
             folder = self._folder.folder(name)
             archive = self._archive and self._archive.folder(name)
         except OSError as error:
             raise JournalBrokenError(f"{self._folder.path}: {error}") from error
-        store = Store(
+        return Store(
             folder,
             msgspec.structs.replace(self._identity, partition=partition),
             self._options,
             clock=self._clock,
             archive=archive,
         )
-        since = datetime.fromtimestamp(at / 1e6, UTC).isoformat(timespec="seconds")
-        holder = f"{self._process} ({owner}) since {since}"
-        opened = await SegmentPartition.open(store, holder=holder, owner=owner, at=at)
-        self._opened.append(opened)
-        return opened
 
     async def aclose(self) -> None:
         """See the port."""

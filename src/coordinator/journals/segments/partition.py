@@ -8,7 +8,7 @@ simulated loop replaces.
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from itertools import islice
 from typing import TypeVar
 
@@ -47,12 +47,13 @@ class SegmentPartition:
 
     @classmethod
     async def open(
-        cls, store: Store, *, holder: str, owner: str, at: int
+        cls, store: Store, executor: Executor, *, holder: str, owner: str, at: int
     ) -> "SegmentPartition":
         """Open *store*, claim it and return it.
 
         Args:
             store: Not opened yet; ours from here on.
+            executor: Of one thread; ours too, and shut down with the store.
             holder: What its lock says of us.
             owner: What the claim says of us.
             at: Now, in microseconds since 1970.
@@ -63,7 +64,6 @@ class SegmentPartition:
             JournalError: As `Store.open` and `Store.append`.
         """
         loop = asyncio.get_running_loop()
-        executor = ThreadPoolExecutor(1, thread_name_prefix="journal")
         try:
             claim = await loop.run_in_executor(
                 executor, _open, store, holder, owner, at

@@ -1,0 +1,202 @@
+"""The folder: made once, described for ever, refused when it is something else."""
+
+import asyncio
+import errno
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+import pytest
+from tests.journals.disk import (
+    Data,
+    Disk,
+    MemoryFolder,
+    Names,
+    PowerCut,
+    cut_at,
+    fail_at,
+)
+from tests.journals.parts import SMALL, Clock
+
+from coordinator.errors import (
+    JournalBrokenError,
+    JournalDamagedError,
+    JournalFormatError,
+    JournalFullError,
+    JournalLockedError,
+)
+from coordinator.journals.segments.journal import SegmentJournal, read_journal_file
+
+T = TypeVar("T")
+
+ID = bytes(range(16))
+
+
+def run(main: Coroutine[Any, Any, T]) -> T:
+    return asyncio.run(main)
+
+
+async def opened(folder: MemoryFolder, partitions: int | None = None) -> SegmentJournal:
+    return await SegmentJournal.open_folder(
+        folder,
+        partitions=partitions,
+        options=SMALL,
+        clock=Clock(),
+        new_id=lambda: ID,
+        process="pid 1",
+    )
+
+
+def test_a_new_journal_describes_itself() -> None:
+    folder = Disk().folder()
+    journal = run(opened(folder, 3))
+    assert (journal.id, journal.partitions) == (ID.hex(), 3)
+    assert bytes(folder.bytes_of("journal.json")) == (
+        b'{"format":1,"id":"000102030405060708090a0b0c0d0e0f","partitions":3}\n'
+    )
+
+
+def test_the_number_of_partitions_is_one_if_nobody_says_and_fixed_then() -> None:
+    folder = Disk().folder()
+    assert run(opened(folder)).partitions == 1
+    with pytest.raises(JournalFormatError, match="has 1 partitions, not 2"):
+        run(opened(folder, 2))
+
+
+@pytest.mark.parametrize("names", Names)
+@pytest.mark.parametrize("data", Data)
+def test_a_power_cut_while_it_is_made_leaves_a_journal_or_nothing(
+    data: Data, names: Names
+) -> None:
+    number = 0
+    made = False
+    while not made:
+        disk = Disk()
+        disk.fault = cut_at(number)
+        try:
+            run(opened(disk.folder(), 2))
+            made = True
+        except PowerCut:
+            number += 1
+        disk.cut_power(data, names)
+        assert run(opened(disk.folder(), 2)).partitions == 2
+    assert number > 5
+
+
+def test_an_id_is_given_once_although_two_make_it_at_the_same_time() -> None:
+    disk = Disk()
+    folder = disk.folder()
+    run(opened(folder, 2))
+    made = bytes(folder.bytes_of("journal.json")).replace(b"00", b"ff", 1)
+    other = Disk()
+
+    def somebody_else_was_quicker(_: int, name: str) -> None:
+        if name == "lock":
+            other.folder().put_back({"journal.json": made})
+
+    other.fault = somebody_else_was_quicker
+    assert run(opened(other.folder(), 2)).id == "ff" + ID.hex()[2:]
+
+
+def test_somebody_who_is_making_it_is_not_disturbed() -> None:
+    disk = Disk()
+    lock = disk.folder().lock("LOCK", "the other")
+    with pytest.raises(JournalLockedError, match="the other"):
+        run(opened(disk.folder()))
+    lock.release()
+    run(opened(disk.folder()))
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (b"", "truncated"),
+        (b"{", "truncated"),
+        (b'{"format":1}', "missing required field"),
+        (b'{"format":1,"id":"xyz","partitions":1}', "hexadecimal"),
+        (b'{"format":1,"id":"00","partitions":1}', "it says"),
+        (b'{"format":1,"id":"%s","partitions":0}' % (b"00" * 16), "it says"),
+    ],
+)
+def test_a_description_that_cannot_be_read_is_damage(text: bytes, problem: str) -> None:
+    folder = Disk().folder()
+    folder.put_back({"journal.json": text})
+    with pytest.raises(JournalDamagedError, match=problem):
+        run(opened(folder))
+
+
+def test_a_newer_description_is_not_called_damaged() -> None:
+    folder = Disk().folder()
+    text = b'{"format":2,"id":"%s","partitions":1,"more":[]}' % (b"00" * 16)
+    folder.put_back({"journal.json": text})
+    with pytest.raises(JournalFormatError, match="format 2; this version reads"):
+        run(opened(folder))
+
+
+def test_a_folder_of_other_things_is_refused_and_left_alone() -> None:
+    folder = Disk().folder()
+    folder.put_back({"notes.txt": b"mine"})
+    with pytest.raises(JournalFormatError, match=r"not a journal.*notes.txt"):
+        run(opened(folder))
+    assert folder.copy_of() == {"notes.txt": b"mine"}
+    assert read_journal_file(folder) is None
+
+
+@pytest.mark.parametrize("number", range(8))
+def test_a_disk_that_fails_while_it_is_made_is_told(number: int) -> None:
+    disk = Disk()
+    disk.fault = fail_at(number, errno.EIO)
+    with pytest.raises(JournalBrokenError, match="Input/output"):
+        run(opened(disk.folder()))
+    disk.kill()
+    run(opened(disk.folder()))
+
+
+def test_a_disk_that_fails_while_a_partition_is_opened_is_told() -> None:
+    async def main() -> None:
+        disk = Disk()
+        journal = await opened(disk.folder())
+        disk.fault = fail_at(disk.calls, errno.EIO)
+        with pytest.raises(JournalBrokenError, match="Input/output"):
+            await journal.open(0, owner="x", at=1)
+        disk.space = 0
+        with pytest.raises(JournalFullError):
+            await journal.open(0, owner="x", at=1)
+        await journal.aclose()
+
+    run(main())
+
+
+def test_a_partition_that_is_held_names_who_and_since_when() -> None:
+    async def main() -> None:
+        folder = Disk().folder()
+        journal = await opened(folder)
+        await journal.open(0, owner="version 1", at=1_700_000_000_000_000)
+        with pytest.raises(
+            JournalLockedError, match=r"pid 1 \(version 1\) since 2023-11-14T22:13:20"
+        ):
+            await (await opened(folder)).open(0, owner="version 2", at=2)
+        await journal.aclose()
+
+    run(main())
+
+
+def test_a_partition_that_does_not_exist_is_a_bug() -> None:
+    async def main() -> None:
+        journal = await opened(Disk().folder(), 2)
+        for number in (-1, 2):
+            with pytest.raises(AssertionError):
+                await journal.open(number, owner="x", at=1)
+
+    run(main())
+
+
+def test_by_default_every_journal_has_an_id_and_a_clock_of_its_own() -> None:
+    async def main() -> None:
+        folders = [Disk().folder() for _ in range(2)]
+        journals = [await SegmentJournal.open_folder(folder) for folder in folders]
+        assert journals[0].id != journals[1].id
+        partition = await journals[0].open(0, owner="x", at=1)
+        assert partition.epoch == 1
+        await journals[0].aclose()
+
+    run(main())

@@ -1,0 +1,105 @@
+"""One line of configuration: what is opened, and what is refused."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from coordinator.errors import JournalBrokenError, JournalFormatError
+from coordinator.journals.memory import MemoryJournal
+from coordinator.journals.segments.journal import SegmentJournal
+from coordinator.journals.urls import open_journal, parse_duration
+from coordinator.ports import Journal
+
+
+def opened(url: str) -> Journal:
+    return asyncio.run(open_journal(url))
+
+
+def test_memory_is_memory() -> None:
+    journal = opened("memory:")
+    assert isinstance(journal, MemoryJournal)
+    assert journal.partitions == 1
+    assert opened("memory:?partitions=3").partitions == 3
+
+
+def test_a_file_url_names_a_folder_from_where_we_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    journal = opened("file:./my%20orders?partitions=2")
+    assert isinstance(journal, SegmentJournal)
+    assert (tmp_path / "my orders" / "journal.json").exists()
+    assert opened(f"file://{tmp_path}/my%20orders").id == journal.id
+    assert opened(f"file:{tmp_path}/my%20orders?partitions=2").partitions == 2
+
+
+def test_the_options_reach_the_store(tmp_path: Path) -> None:
+    archive = tmp_path / "archive"
+    url = f"file:{tmp_path}/orders?segment_mib=1&retention=2h&archive={archive}"
+
+    async def main() -> None:
+        journal = await open_journal(url)
+        partition = await journal.open(0, owner="x", at=1)
+        await partition.aclose()
+
+    asyncio.run(main())
+    [segment] = (tmp_path / "orders" / "p0").glob("*.seg")
+    assert segment.stat().st_size == 1024 * 1024
+    assert (archive / "p0").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("redis:x", "no journal of kind 'redis'"),
+        ("orders", "no journal of kind 'orders'"),
+        ("", "no journal of kind ''"),
+        ("memory:x", "names no place"),
+        ("memory:?segment_mib=1", "unknown option 'segment_mib'"),
+        ("memory:?partitions=0", "partitions must be a number"),
+        ("file:", "names no folder"),
+        ("file://host/orders", "not a place on this machine"),
+        ("file:orders#x", "not a place on this machine"),
+        ("file:orders?partition=1", "unknown option 'partition'.*known: archive"),
+        ("file:orders?partitions=two", "partitions must be a number"),
+        ("file:orders?partitions=1&partitions=2", "an option twice"),
+        ("file:orders?partitions", "bad query field"),
+        ("file:orders?retention=soon", "'soon' is not a duration"),
+        ("file:orders?segment_mib=-1", "segment_mib must be a number"),
+    ],
+)
+def test_a_url_that_means_nothing_is_refused(url: str, problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        opened(url)
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(JournalBrokenError, match=r"Not a directory|File exists"):
+        opened(f"file:{tmp_path}/file/orders")
+
+
+def test_a_folder_of_other_things_is_no_journal(tmp_path: Path) -> None:
+    (tmp_path / "photo.jpeg").write_text("x")
+    with pytest.raises(JournalFormatError, match=r"not a journal.*photo.jpeg"):
+        opened(f"file:{tmp_path}")
+
+
+def test_an_archive_on_another_file_system_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not on the file system"):
+        opened(f"file:{tmp_path}/orders?archive=/proc/self")
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("0", 0), ("600", 600), ("5s", 5), ("90m", 5400), ("24h", 86400), ("7d", 604800)],
+)
+def test_durations_are_read(text: str, seconds: int) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "d", "-1", "1.5h", "7 d", "7w", "\u0667d"])
+def test_what_is_no_duration_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="is not a duration"):
+        parse_duration(text)
