@@ -12,6 +12,10 @@ __all__ = ["DueQueue", "fast_interval_s", "slow_interval_s"]
 
 T = TypeVar("T")
 
+DEAD_SPARE = 16
+"""Dead entries more than living ones at which the heap is made anew: so many are not
+worth it, however few live."""
+
 
 def slow_interval_s(retry: Retry, attempt: int, random: Random) -> float:
     """Return the seconds to wait before the *attempt*-th retry (from 0).
@@ -19,9 +23,13 @@ def slow_interval_s(retry: Retry, attempt: int, random: Random) -> float:
     Grows by `Retry.factor` up to `Retry.longest_s`, then jitter: commands that were
     delayed together do not come back together.
     """
-    # The exponent is bounded before it is used: 2.0 ** 10_000 is an OverflowError.
-    growth = retry.factor ** min(attempt, 64)
-    interval_s = min(retry.first_s * growth, retry.longest_s)
+    try:
+        # A float: the power of an int would be exact, and of any size.
+        interval_s = min(
+            retry.first_s * float(retry.factor) ** attempt, retry.longest_s
+        )
+    except OverflowError:  # beyond every float, so beyond the longest interval
+        interval_s = retry.longest_s
     return interval_s * (1 + retry.jitter * (2 * random.random() - 1))
 
 
@@ -38,7 +46,7 @@ class DueQueue(Generic[T]):
     """Things with due times, earliest first. A thing's later time replaces its earlier.
 
     Each `push` costs O(log n); replaced and removed entries are dropped when they come
-    up, and never outnumber the living by more than two to one.
+    up, and never outnumber the living by more than `DEAD_SPARE`.
     """
 
     def __init__(self) -> None:
@@ -67,9 +75,7 @@ class DueQueue(Generic[T]):
         if entry is None:
             return False
         del self._entries[entry[1]]
-        if len(self._heap) > 2 * len(self._entries) + 16:
-            self._heap = [entry for entry in self._heap if entry[1] in self._entries]
-            heapq.heapify(self._heap)
+        self._bury()
         return True
 
     def due_s(self, item: T) -> float | None:
@@ -91,4 +97,11 @@ class DueQueue(Generic[T]):
         _, number = heapq.heappop(self._heap)
         item = self._entries.pop(number)
         del self._numbers[item]
+        self._bury()
         return item
+
+    def _bury(self) -> None:
+        """Make the heap anew if the dead are too many in it."""
+        if len(self._heap) > 2 * len(self._entries) + DEAD_SPARE:
+            self._heap = [entry for entry in self._heap if entry[1] in self._entries]
+            heapq.heapify(self._heap)
