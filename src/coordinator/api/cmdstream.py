@@ -8,6 +8,7 @@ which is the protocol's only other word. While the doors are closed no connectio
 read from.
 """
 
+import functools
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -21,7 +22,7 @@ from cmdstream import (
     Server,
     ServerOptions,
 )
-from cmdstream.wire import write_uvarint
+from cmdstream.codecs.json import JsonBody
 from coordinator import values
 from coordinator.app import Coordinator, command_key
 from coordinator.engine import Engine
@@ -48,14 +49,15 @@ def read_json_payload(payload: bytes, class_: Any) -> Any:
     Raises:
         DecodeError: It does not fit *class_* (any more).
     """
-    codec = JsonCodec(Registry([class_], []))
-    frame = write_uvarint(0) + write_uvarint(len(payload)) + payload
     try:
-        decoded = codec.decode_command(frame, 0)
+        return _body_of(class_).decode(payload)
     except CmdStreamError as error:
         raise DecodeError(f"{class_.__name__}: {error}") from error
-    assert not isinstance(decoded, int)  # the frame is whole
-    return decoded.value
+
+
+@functools.cache
+def _body_of(class_: type[Any]) -> JsonBody:
+    return JsonBody(class_)
 
 
 class CmdStreamIntake:
