@@ -51,13 +51,8 @@ class Suspension:
         self.trying.discard(command)
 
     def may_try(self, command: Hashable) -> bool:
-        """Take one of the allowed tries; False if none is left."""
-        if command not in self.waiting or command in self.trying:
-            return True
-        if len(self.trying) >= self.allowance:
-            return False
-        self.trying.add(command)
-        return True
+        """Say whether *command* has one of the allowed tries, or one is left."""
+        return command in self.trying or len(self.trying) < self.allowance
 
     def passed(self) -> None:
         """Note that the service answered a command."""
@@ -112,11 +107,17 @@ class Admission:
         suspension.blocked(command)
 
     def may_try(self, command: Hashable) -> bool:
-        """Say whether a delayed *command* may run now.
+        """Say whether a delayed *command* may run now, and take the tries it needs.
 
-        It may not while a service that blocked it has as many tries as allowed.
+        It may not while a service that blocked it has as many tries as allowed; then it
+        takes none of another service either, where somebody else could use it.
         """
-        return all(s.may_try(command) for s in self._of(command))
+        mine = self._of(command)
+        if not all(suspension.may_try(command) for suspension in mine):
+            return False
+        for suspension in mine:
+            suspension.trying.add(command)
+        return True
 
     def passed(self, service: str, command: Hashable) -> bool:
         """Note that *service* answered *command*.
