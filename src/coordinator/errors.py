@@ -29,6 +29,7 @@ says to the engine, not accidents, so they carry no ``Error`` in their names.
 """
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
 __all__ = [
     "CommandBlocked",
@@ -68,12 +69,16 @@ class Refused(Exception):  # noqa: N818 -- a word, not an accident; see the modu
         details: Plain values for the client's program, e.g. ``{"code": "declined"}``.
     """
 
+    # For subclasses that never call our `__init__`, as a dataclass does not.
+    reason: str = ""
+    details: Mapping[str, object] = MappingProxyType({})
+
     def __init__(
         self, reason: str = "", details: Mapping[str, object] | None = None
     ) -> None:
         super().__init__(reason)
         self.reason = reason
-        self.details: dict[str, object] = dict(details or {})
+        self.details = dict(details or {})
 
 
 class CommandDelayed(Exception):  # noqa: N818
