@@ -143,6 +143,15 @@ def test_a_batch_whose_first_record_is_too_long_is_refused() -> None:
         list(batch.records())
 
 
+def test_a_batch_that_ends_before_its_last_record_is_refused() -> None:
+    record = encode_record(Resumed(7, "nobody!", 1))
+    data = bytearray(encode_batch([record], epoch=1, first=0, previous_crc=0).data)
+    data[24] = 2
+    batch = decode_batch(sealed(bytes(data)))
+    with pytest.raises(BatchError, match="do not fill"):
+        list(batch.records())
+
+
 @given(st.binary(max_size=200))
 def test_any_bytes_are_decoded_or_refused(data: bytes) -> None:
     with pytest.raises(BatchError):

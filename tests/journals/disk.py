@@ -236,6 +236,8 @@ class MemoryFolder:
         self.disk = disk
         self._path = path
         self._names: dict[str, _Content] = {}
+        self._folders: set[str] = set()
+        """Made durably: the port asks for that."""
         self._synced: dict[str, _Content] = {}
         self._before_last: dict[str, _Content] = {}
 
@@ -245,7 +247,7 @@ class MemoryFolder:
 
     def names(self) -> Sequence[str]:
         self.disk.call("names")
-        return sorted(self._names)
+        return sorted({*self._names, *self._folders})
 
     def open(self, name: str, *, writable: bool = False) -> MemoryFile:
         self.disk.call("open")
@@ -282,6 +284,7 @@ class MemoryFolder:
 
     def folder(self, name: str) -> "MemoryFolder":
         self.disk.call("folder")
+        self._folders.add(name)
         return self.disk.folder(f"{self._path}/{name}")
 
     def lock(self, name: str, owner: str) -> _Lock:

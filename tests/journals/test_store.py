@@ -317,6 +317,15 @@ def test_a_checkpoint_that_finds_no_space_leaves_the_one_before(
     append(store)
 
 
+def test_a_checkpoint_that_cannot_be_read_breaks_the_store(
+    disk: Disk, folder: MemoryFolder
+) -> None:
+    store = open_store(folder)
+    disk.fault = fail_at(disk.calls, errno.EIO)
+    with pytest.raises(JournalBrokenError, match="read the checkpoint"):
+        store.load_checkpoint()
+
+
 def test_what_a_crash_left_half_made_is_removed(folder: MemoryFolder) -> None:
     store = open_store(folder)
     store.close()

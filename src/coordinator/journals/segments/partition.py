@@ -175,8 +175,6 @@ class SegmentPartition:
 
     def _prepared(self, future: asyncio.Future[None]) -> None:
         self._preparing = None
-        if future.cancelled():
-            return
         if (error := future.exception()) is not None:
             self._handle.failed(error)
         elif self._store.full and self._handle.alive:
