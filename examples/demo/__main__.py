@@ -2,7 +2,7 @@
 
     python -m examples.demo --orders 2000 --seed 1
 
-Exit code: 0 if every line of the audit passed, 1 if not, 2 if it could not run.
+Exit code: 0 if every line of the audit passed, 1 if not, 2 if it could not begin.
 """
 
 import argparse
@@ -33,13 +33,16 @@ def main() -> None:
     except DemoError as error:
         console.print(str(error), style="red")
         sys.exit(2)
-    ran = asyncio.run(run(given.data, options, console))
+    try:
+        ran = asyncio.run(run(given.data, options, console))
+    except KeyboardInterrupt:
+        sys.exit(130)
     if not (given.data / "answers.jsonl").exists():
         sys.exit(f"FAIL: {ran.problem}")
     audit = Audit(read_evidence(given.data))
     passed = show(audit.rows(), console) and not ran.problem
     if (story := audit.example()) is not None:
-        show_story(story, console)
+        show_story(given.data, story, console)
     conclude(console, options, ran, given.data, passed=passed)
     sys.exit(0 if passed else 1)
 
@@ -75,7 +78,11 @@ def conclude(
             f"FAIL: {ran.problem or 'see the lines marked FAIL above'}.",
             style="bold red",
         )
-    console.print(f"All of it is in {folder}.")
+    console.print(
+        f"Look around in {folder}: coordinator list, show ... --journal "
+        f"{folder / 'journal'}; sqlite3 {folder / 'payments.sqlite'}",
+        markup=False,
+    )
 
 
 if __name__ == "__main__":

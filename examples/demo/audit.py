@@ -8,6 +8,7 @@ the evidence to one line of the verdict; a check that counts what must not be ha
 find none.
 """
 
+import subprocess
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -29,7 +30,6 @@ from coordinator.model import (
     StepId,
     idempotency_key,
 )
-from coordinator.records import Aborting, Accepted, Finished, Outcome, Record
 
 OPERATIONS = {
     "inventory": ("reserve", "release"),
@@ -44,14 +44,20 @@ class Row:
 
     what: str
     found: str
-    passed: bool | None = None
-    """None: nothing to pass, only to know."""
+    must_be: str = ""
+    """Empty: nothing to pass, only to know."""
     examples: tuple[str, ...] = ()
     """Some of what must not be."""
 
+    @property
+    def passed(self) -> bool | None:
+        """Whether it is as it must be; None if it may be anything."""
+        return self.found == self.must_be if self.must_be else None
+
 
 def must_be_none(what: str, found: list[str]) -> Row:
-    return Row(what, str(len(found)), not found, tuple(found[:3]))
+    """Make a line of what must not be."""
+    return Row(what, str(len(found)), "0", tuple(found[:3]))
 
 
 class Audit:
@@ -84,6 +90,7 @@ class Audit:
         for ledger in evidence.ledgers.values():
             calls.update(ledger.calls)
         faults = f"{calls['failed']} and {calls['lost']}"
+        restarts = len(journal.in_flight_at_claims) - 1
         struck = sum(count > 0 for count in journal.in_flight_at_claims[1:])
         kills = evidence.options.kills
         return [
@@ -94,12 +101,9 @@ class Audit:
             Row("calls repeated, absorbed by their key", str(calls["repeated"])),
             Row("effects in the world, undos included", str(len(changes))),
             Row("longest pause of intake", f"{journal.longest_pause_s:.1f} s"),
-            Row(
-                "kills that struck running orders",
-                f"{struck} of {kills}",
-                struck == kills == len(journal.in_flight_at_claims) - 1,
-            ),
-            Row("orders that ended", f"{ended} of {sent}", ended == sent),
+            Row("restarts of the coordinator", str(restarts), str(kills)),
+            Row("kills that struck running orders", str(struck), str(kills)),
+            Row("orders that ended", str(ended), str(sent)),
             must_be_none("orders lost", list(self.lost())),
             must_be_none("orders taken twice, or changed", list(self.distorted())),
             must_be_none("effects applied twice", list(self.applied_twice())),
@@ -114,19 +118,15 @@ class Audit:
                 "undos out of order, or of nothing done", list(self.undone_wrongly())
             ),
             must_be_none(
-                "effects that the journal does not know, or v.v.",
+                "effects without a record, or the reverse",
                 list(self.disagreeing_effects()),
             ),
             must_be_none(
                 "answers that contradict the journal", list(self.wrong_answers())
             ),
-            Row(
-                "journal verified",
-                f"{journal.records} records, {journal.size / 1e6:.1f} MB"
-                if not journal.problems
-                else f"{len(journal.problems)} problems",
-                not journal.problems,
-                tuple(journal.problems[:3]),
+            Row("records in the journal", str(journal.records)),
+            must_be_none(
+                "faults that reading the whole journal found", journal.problems
             ),
         ]
 
@@ -282,9 +282,10 @@ def show(rows: list[Row], console: Console) -> bool:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("the audit found")
     table.add_column("", justify="right")
+    table.add_column("must be", justify="right")
     table.add_column("")
     for row in rows:
-        table.add_row(row.what, row.found, verdicts[row.passed])
+        table.add_row(row.what, row.found, row.must_be, verdicts[row.passed])
     console.print(table)
     for row in rows:
         for example in row.examples:
@@ -292,45 +293,26 @@ def show(rows: list[Row], console: Console) -> bool:
     return all(row.passed is not False for row in rows)
 
 
-def show_story(story: Story, console: Console) -> None:
-    """Print one order's timeline, from its records alone."""
-    console.print(f"Order {story.order.order_id}, workflow {story.id}:")
-    start, epoch = story.entries[0].record.at, story.entries[0].epoch
-    for entry in story.entries:
-        if entry.epoch != epoch:
-            epoch = entry.epoch
-            console.print("             (killed; run again by the next process)")
-        seconds = (entry.record.at - start) / 1e6
-        console.print(f"  {seconds:7.3f} s  {describe(entry.record)}", markup=False)
-
-
-def describe(record: Record) -> str:
-    """Say in a line what a record says."""
-    match record:
-        case Accepted():
-            return f"accepted {record.type} {record.payload.decode()}"
-        case Outcome(direction=Direction.UNDO):
-            return f"undid {record.step}"
-        case Outcome(status=OutcomeStatus.REFUSED):
-            reason = values.load_refusal(record.value).reason
-            return f"{record.step} was refused: {reason}"
-        case Outcome():
-            return f"did {record.step}"
-        case Aborting():
-            return f"decided to undo: {record.reason}"
-        case Finished():
-            return record.status.name.lower()
-        case _:
-            return type(record).__name__.lower()
+def show_story(folder: Path, story: Story, console: Console) -> None:
+    """Show one order's timeline, as an operator would."""
+    restarts = len({entry.epoch for entry in story.entries}) - 1
+    command = ["show", story.id, "--journal", str(folder / "journal")]
+    across = f" and outlived {restarts} of the kills" if restarts else ""
+    console.print(f"An order that was undone{across}:")
+    console.print(f"$ coordinator {' '.join(command)}", style="bold", markup=False)
+    console.file.flush()
+    subprocess.run([sys.executable, "-m", "coordinator.cli", *command], check=True)
+    console.print()
 
 
 def main() -> None:
     """Audit the folder that the command line names."""
     console = Console(highlight=False, soft_wrap=True)
-    audit = Audit(read_evidence(Path(sys.argv[1])))
+    folder = Path(sys.argv[1])
+    audit = Audit(read_evidence(folder))
     passed = show(audit.rows(), console)
     if (story := audit.example()) is not None:
-        show_story(story, console)
+        show_story(folder, story, console)
     sys.exit(0 if passed else 1)
 
 

@@ -27,8 +27,8 @@ from cmdstream import Client, ConnectionClosedError
 from coordinator.api.cmdstream import json_codec
 
 REPORT_EVERY_S = 0.05
-LONG_S = 2.0  # In flight for longer than this: something delays it.
-DELAYED_SHARE = 3  # As many times the orders at a time may be in flight when delayed.
+LONG_S = 2.0  # After this an order makes room for the next one.
+IN_FLIGHT_GROWTH = 3  # So many times the usual number may be in flight by that.
 BACK_OFF_S = (0.02, 0.5)  # Between attempts to connect: the first, and the longest.
 
 
@@ -54,8 +54,6 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     completed: int = 0
     failed: int = 0
     in_flight: int = 0
-    delayed: int = 0
-    """Those of `in_flight` that were first sent more than `LONG_S` ago."""
     connections: int = 0
     """How often it connected."""
 
@@ -109,7 +107,7 @@ class Connection:
 
 
 class Customers:
-    """Send the orders: so many at a time, and more when those are delayed.
+    """Send the orders: so many at a time, and more when those take long.
 
     Customers come whether or not the shop is well. So an order that takes long makes
     room for the next one, up to a bound.
@@ -119,37 +117,34 @@ class Customers:
         self._connection = connection
         self._book = book
         self._room = asyncio.Semaphore(at_once)
-        self._room_for_delayed = asyncio.Semaphore(at_once * DELAYED_SHARE)
-        self._since: dict[str, float] = {}
-        self._completed = self._failed = 0
+        self._room_in_all = asyncio.Semaphore(at_once * IN_FLIGHT_GROWTH)
+        self._in_flight = self._completed = self._failed = 0
 
     def progress(self) -> Progress:
-        now = asyncio.get_running_loop().time()
         return Progress(
             completed=self._completed,
             failed=self._failed,
-            in_flight=len(self._since),
-            delayed=sum(now - since > LONG_S for since in self._since.values()),
+            in_flight=self._in_flight,
             connections=self._connection.made,
         )
 
     async def send_all(self, orders: Iterable[PlaceOrder]) -> None:
         async with asyncio.TaskGroup() as group:
             for order in orders:
-                await self._room_for_delayed.acquire()
+                await self._room_in_all.acquire()
                 await self._room.acquire()
                 group.create_task(self._place(order))
 
     async def _place(self, order: PlaceOrder) -> None:
         loop = asyncio.get_running_loop()
-        self._since[order.order_id] = loop.time()
+        self._in_flight += 1
         patience = loop.call_later(LONG_S, self._room.release)
         answer = await self._ask(order)
         if loop.time() < patience.when():
             patience.cancel()
             self._room.release()
-        self._room_for_delayed.release()
-        del self._since[order.order_id]
+        self._room_in_all.release()
+        self._in_flight -= 1
         if isinstance(answer, Completed):
             self._completed += 1
         else:

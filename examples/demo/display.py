@@ -23,8 +23,8 @@ class Display:
         if console.is_terminal:
             self._bars = bars.Progress(
                 bars.TimeElapsedColumn(),
-                bars.BarColumn(bar_width=30),
-                bars.TextColumn("{task.percentage:3.0f} %  {task.fields[counts]}"),
+                bars.BarColumn(bar_width=10),
+                bars.TextColumn("{task.fields[counts]}"),
                 console=console,
             )
             self._task = self._bars.add_task("", total=orders, counts="")
@@ -52,11 +52,11 @@ class Display:
         line = f"{self.elapsed_s:6.1f} s  {text}"
         self._console.print(line, style=style, markup=False, soft_wrap=True)
 
-    def update(self, progress: Progress) -> None:
-        """Show how far it is."""
+    def update(self, progress: Progress, delayed: int) -> None:
+        """Show how far it is; *delayed* of the orders in flight wait for a retry."""
         counts = (
             f"{progress.completed} completed, {progress.failed} compensated, "
-            f"{progress.in_flight} in flight, {progress.delayed} of them delayed"
+            f"{progress.in_flight} in flight, {delayed} delayed"
         )
         if self._bars is not None:
             self._bars.update(self._task, completed=progress.answered, counts=counts)

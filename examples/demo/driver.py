@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from examples.demo import operator
 from examples.demo.client import Progress
 from examples.demo.display import Display
 from examples.demo.plan import Kill, Outage, make_plan
@@ -106,6 +107,8 @@ class _Driver:
         self._ran = ran
         self._ports: dict[str, int] = {}
         self._progress = Progress()
+        self._delayed = 0
+        self._suspended = set[str]()
         self._moved = asyncio.Event()
         self._gave_up: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         """Done, with the reason, when the demo can't go on."""
@@ -142,7 +145,7 @@ class _Driver:
             following = group.create_task(self._follow(client))
             around = [
                 group.create_task(self._strike()),
-                group.create_task(self._read_log()),
+                group.create_task(self._look()),
                 group.create_task(self._watch()),
             ]
             over: set[asyncio.Future[Any]] = {following, self._gave_up}
@@ -213,7 +216,7 @@ class _Driver:
         async for line in client.stdout:
             self._progress = msgspec.json.decode(line, type=Progress)
             self._moved.set()
-            self._display.update(self._progress)
+            self._display.update(self._progress, self._delayed)
         if await client.wait() != 0 or self._progress.answered < self._options.orders:
             self._give_up(f"the client gave up, see {self._log('client')}")
 
@@ -234,15 +237,23 @@ class _Driver:
         if not self._gave_up.done():
             self._gave_up.set_result(problem)
 
-    async def _read_log(self) -> None:
-        """Show what the coordinator warns of."""
-        with self._log("coordinator").open() as log:
-            while True:
-                for line in log:
-                    _, warning, text = line.partition(" WARNING ")
-                    if warning:
-                        self._display.event(text.rstrip(), "yellow")
-                await asyncio.sleep(0.05)
+    async def _look(self) -> None:
+        """Show what the coordinator says of itself."""
+        pid = 0
+        async for sight in operator.watch(self._folder / "journal"):
+            before = self._suspended if sight.pid == pid else set[str]()
+            pid = sight.pid
+            self._delayed = sight.delayed
+            self._suspended = set(sight.suspended)
+            self._moved.set()
+            for service in self._suspended - before:
+                self._display.event(
+                    f"the breaker of {service} is open: intake is suspended, "
+                    f"{sight.suspended[service]} orders wait",
+                    "yellow",
+                )
+            for service in before - self._suspended:
+                self._display.event(f"{service} answers: intake is resumed", "green")
 
     # -- disasters -------------------------------------------------------------------
 
@@ -251,7 +262,8 @@ class _Driver:
         for disaster in make_plan(
             options.orders, options.kills, options.outage_s, options.seed
         ):
-            while self._progress.answered < disaster.after:
+            # A kill would hide how the shop recovers from the outage.
+            while self._progress.answered < disaster.after or self._suspended:
                 self._moved.clear()
                 await self._moved.wait()
             match disaster:

@@ -64,8 +64,17 @@ def output_and_folder(
 
 @pytest.fixture
 def folder(output_and_folder: tuple[str, Path], tmp_path: Path) -> Path:
-    """A copy to tell lies in."""
-    return Path(shutil.copytree(output_and_folder[1], tmp_path / "data"))
+    """A copy to tell lies in; it shares the segments, which are 64 MiB each."""
+
+    def copy(source: str, target: str) -> None:
+        if source.endswith(".seg"):
+            os.link(source, target)
+        else:
+            shutil.copy(source, target)
+
+    copied = tmp_path / "data"
+    shutil.copytree(output_and_folder[1], copied, copy_function=copy)
+    return copied
 
 
 def test_all_lines_pass_through_a_kill_and_an_outage(
@@ -81,17 +90,16 @@ def test_all_lines_pass_through_a_kill_and_an_outage(
     found = {row.what: row.found for row in rows}
     assert found["orders sent"] == str(ORDERS)
     assert int(found["orders compensated"]) > 0
-    assert found["kills that struck running orders"] == "1 of 1"
+    assert found["kills that struck running orders"] == "1"
 
 
 def test_an_order_that_was_undone_is_shown(
     output_and_folder: tuple[str, Path],
 ) -> None:
     output, _ = output_and_folder
-    shown = output[output.index("Order o-") :]
-    steps = ["accepted", "did inventory.reserve", "undid inventory.reserve"]
-    places = [shown.index(step) for step in [*steps, "compensated"]]
-    assert places == sorted(places)
+    shown = output[output.index("$ coordinator show 0-") :]
+    for text in ("inventory.reserve", "undone", "turned back", "compensated"):
+        assert text in shown
 
 
 # -- lies -----------------------------------------------------------------------------
@@ -198,24 +206,26 @@ def flip_a_bit(folder: Path) -> None:
     data = bytearray(segment.read_bytes())
     place = data.index(b"PlaceOrder")
     data[place] ^= 1
+    segment.unlink()  # the other tests have it, too
     segment.write_bytes(data)
 
 
 LIES: list[tuple[Callable[[Path], None], str]] = [
     (charge_twice, "effects applied twice"),
-    (charge_twice, "effects that the journal does not know, or v.v."),
+    (charge_twice, "effects without a record, or the reverse"),
     (undo_twice, "effects applied twice"),
     (forget_a_refund, "refused orders with something left in the world"),
     (charge_an_order_that_was_not_sent, "refused orders with something left"),
     (lose_a_parcel, "completed orders with an effect missing"),
     (undo_nothing, "undos out of order, or of nothing done"),
-    (forget_a_key, "effects that the journal does not know, or v.v."),
+    (forget_a_key, "effects without a record, or the reverse"),
     (lose_an_answer, "orders lost"),
     (send_one_more, "orders lost"),
     (send_one_more, "orders that ended"),
     (change_the_orders, "orders taken twice, or changed"),
     (change_the_orders, "completed orders with an effect missing"),
     (expect_another_kill, "kills that struck running orders"),
+    (expect_another_kill, "restarts of the coordinator"),
     (answer_otherwise, "answers that contradict the journal"),
 ]
 
@@ -272,7 +282,7 @@ def answer_too_early(evidence: Evidence) -> None:
     ("lie", "line"),
     [
         (drop_a_workflow, "orders lost"),
-        (drop_a_workflow, "effects that the journal does not know, or v.v."),
+        (drop_a_workflow, "effects without a record, or the reverse"),
         (drop_an_end, "orders lost"),
         (drop_an_end, "orders that ended"),
         (end_twice, "orders taken twice, or changed"),
@@ -300,8 +310,9 @@ def test_a_damaged_journal_is_reported(folder: Path) -> None:
         timeout=END_S,
     )
     assert audited.returncode == 1
-    assert "journal verified" in audited.stdout
-    assert " problems" in audited.stdout
+    lines = [line for line in audited.stdout.splitlines() if "whole journal" in line]
+    assert lines[0].rstrip().endswith("FAIL")
+    assert "damage" in audited.stdout
     assert "Traceback" not in audited.stderr
 
 
@@ -346,7 +357,7 @@ def test_ctrl_c_ends_all_processes(tmp_path: Path) -> None:
         wait_until((folder / "answers.jsonl").exists)
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=END_S)
-        assert process.returncode not in {0, 1}
+        assert process.returncode == 130
         assert not processes_of(folder)
 
 
