@@ -20,6 +20,8 @@ the rules of compensation (C1 to C5 of the design page).
     unrecorded   a completed workflow did what its record does not know [4, C5]
     state        records follow one another that can't [3, 6]
     twice        one key, two workflows [9]
+    hurry        an unknown call is made again sooner than the shortest interval, though
+                 nobody asked for that and no service was blocked [10]
     unfinished   an accepted workflow has not ended although all is well [12]
     world        a service was asked for what makes no sense
 
@@ -91,6 +93,8 @@ class _Workflow:
     finished: Finished | None = None
     calls: dict[str, int] = field(default_factory=dict[str, int])
     """Keys of the calls under way, with their directions."""
+    unknown: dict[str, int] = field(default_factory=dict[str, int])
+    """Keys of unknown calls of this life, and when they ended."""
     undoable: dict[tuple[str, int], str] = field(
         default_factory=dict[tuple[str, int], str]
     )
@@ -113,17 +117,19 @@ class Checker:
 
     Args:
         journal_id: As in the idempotency keys.
+        retry_us_min: The shortest interval after which an unknown call may be repeated.
     """
 
-    def __init__(self, journal_id: str) -> None:
+    def __init__(self, journal_id: str, retry_us_min: int = 0) -> None:
         self.violations: list[Violation] = []
         self.workflows: dict[int, _Workflow] = {}
         self._journal_id = journal_id
+        self._retry_us_min = retry_us_min
         self._log: dict[int, Record] = {}
         """What is durable for sure, by position."""
         self._written: dict[int, list[Record]] = {}
         """What was ever handed over to be written there."""
-        self._life_log_start = 0
+        self._last = -1
         self._epoch = 0
         self._steps: dict[str, tuple[int, str, int, int]] = {}
         """Idempotency key: workflow, step, occurrence, direction."""
@@ -180,6 +186,7 @@ class Checker:
         self._answered.clear()
         for workflow in self.workflows.values():
             workflow.calls.clear()
+            workflow.unknown.clear()
             workflow.resuming = False
 
     def _submit_begin(self, event: Event) -> None:
@@ -205,6 +212,7 @@ class Checker:
         workflow = self._find(event.fields["workflow"])
         if workflow is not None:
             workflow.resuming = True
+            workflow.unknown.clear()
 
     def _operator_failed(self, event: Event) -> None:
         workflow = self._find(event.fields["workflow"])
@@ -283,6 +291,14 @@ class Checker:
         else:
             self._check_undo(workflow, step, fields["undoes"])
         workflow.calls[key] = int(direction)
+        ended_at = workflow.unknown.pop(key, None)
+        waited_us = 0 if ended_at is None else event.at - ended_at
+        if ended_at is not None and waited_us < self._retry_us_min:
+            self._violated(
+                "hurry",
+                f"{_way(direction)} {step} of workflow {id_} is called again after "
+                f"{waited_us} microseconds",
+            )
 
     def _check_not_again(
         self, workflow: _Workflow, step: StepId, direction: Direction, key: str
@@ -327,7 +343,12 @@ class Checker:
         known = self._steps.get(key)
         if known is None:
             return
-        self.workflows[known[0]].calls.pop(key, None)
+        workflow = self.workflows[known[0]]
+        workflow.calls.pop(key, None)
+        if "CommandBlocked" in fate:
+            workflow.unknown.clear()  # The service may answer again at any time.
+        elif fate.startswith("unknown"):
+            workflow.unknown[key] = event.at
         undo = known[3] == Direction.UNDO
         if fate == "done" or (fate == "refused" and not undo):
             self._answered.add(key)
@@ -408,9 +429,10 @@ class Checker:
 
     def _take(self, position: int, record: Record) -> None:
         """Note that *record* is durable at *position*."""
-        if self._log and position != max(self._log) + 1:
-            self._violated("state", f"position {position} follows {max(self._log)}")
+        if self._log and position != self._last + 1:
+            self._violated("state", f"position {position} follows {self._last}")
         self._log[position] = record
+        self._last = position
         match record:
             case Claimed():
                 pass

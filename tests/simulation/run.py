@@ -114,7 +114,9 @@ class _Simulation:
         self.world = World(plan.seed, plan.services, self.history)
         self.clients = Clients(plan, self.history)
         self.journal_id = random.Random(f"{plan.seed}/id").randbytes(16)
-        self.checker = Checker(self.journal_id.hex())
+        # `Keyed` brings a policy of its own, whose first interval is 50 ms.
+        shortest_s = min(plan.retry.first_s, 0.05) * (1 - plan.retry.jitter)
+        self.checker = Checker(self.journal_id.hex(), int(shortest_s * 1e6))
         self.result = Result(plan.seed, plan, self.history, self.checker.violations)
         self._checked = 0
 

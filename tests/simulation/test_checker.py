@@ -27,8 +27,8 @@ REPLY = msgspec.msgpack.encode({"key": KEY, "number": 7})
 class Script:
     """Writes a history of one order, as it should be; tests leave out or add."""
 
-    def __init__(self) -> None:
-        self.checker = Checker("j")
+    def __init__(self, retry_us_min: int = 0) -> None:
+        self.checker = Checker("j", retry_us_min)
         self.position = 0
         self.effects: list[Effect] = []
 
@@ -138,6 +138,19 @@ def test_an_unknown_call_may_be_repeated(script: Script) -> None:
     script.outcome()
     script.finish()
     assert script.kinds() == []
+
+
+def test_an_unknown_call_that_is_repeated_at_once() -> None:
+    script = Script(retry_us_min=1000)
+    script.start()
+    script.accept()
+    script.call()
+    script.answer(fate="unknown: lost")
+    script.call()
+    script.answer()
+    script.outcome()
+    script.finish()
+    assert script.kinds() == ["hurry"]
 
 
 def test_an_acknowledged_record_that_is_gone(script: Script) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from tests.simulation.run import Result, simulate
 
-from coordinator import execution, saga
+from coordinator import execution, saga, schedule
 from coordinator.batch import Batch
 from coordinator.commit import Durable
 from coordinator.engine import Engine
@@ -24,7 +24,7 @@ from coordinator.journals.segments.format import (
 )
 from coordinator.journals.segments.recovery import Recovered
 from coordinator.journals.segments.store import Store
-from coordinator.model import StepId
+from coordinator.model import Random, Retry, StepId
 from coordinator.retry import DueQueue
 from coordinator.state import WorkflowState
 
@@ -151,6 +151,23 @@ def tell_early(engine: Engine, run: Any, durable: Durable | None = None) -> None
 
 START = Engine._start
 
+
+async def hand_over_at_once(_execution: Execution, _step: Any) -> None: ...
+
+
+def ask_without_undo(self: Execution, step: Any) -> saga.Answer:
+    answer = self.attempt.answer(step.id)
+    if step.undo_function is not None and answer is saga.Answer.CALL:
+        self._undoable[step.id] = step
+    if self._asked is not None:
+        self._asked.set()
+    return answer
+
+
+def no_interval(_retry: Retry, _attempt: int, _random: Random) -> float:
+    return 0.0
+
+
 BUGS = [
     Bug(
         "acknowledge before sync",
@@ -235,6 +252,29 @@ BUGS = [
         "stop",
         never_sticky,
         frozenset({"unrecorded", "leftover", "unfinished", "state"}),
+    ),
+    # Found by the simulator, and put back:
+    Bug(
+        "a replayed refusal overtakes a sibling",
+        Execution,
+        "_until_others_asked",
+        hand_over_at_once,
+        frozenset({"leftover", "unfinished"}),
+    ),
+    Bug(
+        "a replay has no undo until it is handed over",
+        Execution,
+        "_ask",
+        ask_without_undo,
+        frozenset({"undo", "state", "leftover", "unfinished"}),
+    ),
+    # Found elsewhere:
+    Bug(
+        "retry without an interval",
+        schedule,
+        "slow_interval_s",
+        no_interval,
+        frozenset({"hurry", "unfinished"}),
     ),
 ]
 
