@@ -29,16 +29,42 @@ demo: $(STAMP) ## everything goes wrong, and an audit; ORDERS=20000 SEED=7 if yo
 	$(BIN)/python -m examples.demo --orders $(ORDERS) $(if $(SEED),--seed $(SEED))
 
 .PHONY: test
-test: $(STAMP) ## run all tests
-	$(BIN)/pytest
+test: $(STAMP) ## run all tests: 200 simulated seeds and 100 real kills among them
+	$(BIN)/pytest --numprocesses auto --dist loadgroup
+
+SEEDS ?= 1000
+FROM  ?= 0
+
+.PHONY: simulate
+simulate: $(STAMP) ## simulate crashes and faults; SEEDS=1000 FROM=0, or SEED=4711 for one
+	$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --from $(FROM))
+
+.PHONY: coverage
+coverage: $(STAMP) ## branch coverage; the pure core and the journal must have all of it
+	$(BIN)/coverage run -m pytest --ignore=tests/integration --ignore=tests/cli \
+	  --ignore=tests/examples --ignore=tests/simulation/test_planted_bugs.py
+	$(BIN)/coverage report --show-missing --skip-covered
+	$(BIN)/coverage report --fail-under=100 --include=$(PURE) > /dev/null
+
+PURE := src/coordinator/admission.py,src/coordinator/batch.py,src/coordinator/door.py,$\
+  src/coordinator/errors.py,src/coordinator/model.py,src/coordinator/records.py,$\
+  src/coordinator/retry.py,src/coordinator/saga.py,src/coordinator/state.py,$\
+  src/coordinator/values.py,src/coordinator/journals/*,src/coordinator/commit.py,$\
+  src/coordinator/log.py,src/cmdstream/wire.py,src/cmdstream/codec.py,$\
+  src/cmdstream/protocol.py,src/cmdstream/pending.py,src/cmdstream/codecs/*
+
+.PHONY: bench
+bench: $(STAMP) ## measure the core side by side; writes bench/results/core.json
+	$(BIN)/python -m bench.core
 
 .PHONY: check
-check: $(STAMP) ## format, lint, types, import contracts
+check: $(STAMP) ## format, lint, types, import contracts, docs snippets
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+	$(BIN)/pytest tests/docs
 
 .PHONY: format
 format: $(STAMP) ## format the code and fix what can be fixed

@@ -1,0 +1,125 @@
+"""The bare program: receives, writes, syncs and replies, and nothing else.
+
+It is what the engine is compared with: for every command five records of the sizes that
+the engine writes, each durable before the next, in the same group commit, into an
+allocated file, by one thread; one asyncio task per command. No codec, no state, no
+recovery.
+"""
+
+import asyncio
+import os
+import struct
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+RECORD_SIZES = (55, 44, 42, 42, 27)
+"""Bytes of `Accepted`, three `Outcome` and `Finished` of `sagas.ThreeSteps`."""
+FILE_SIZE = 256 * 1024 * 1024
+
+
+class BareLog:
+    """Group commit into one file."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = os.open(path, os.O_CREAT | os.O_RDWR)
+        os.posix_fallocate(self._file, 0, FILE_SIZE)
+        self._offset = 0
+        self._crc = 0
+        self._thread = ThreadPoolExecutor(1)
+        self._loop = asyncio.get_running_loop()
+        self._records: list[bytes] = []
+        self._done: asyncio.Future[None] = self._loop.create_future()
+        self._writer: asyncio.Task[None] | None = None
+
+    def append(self, record: bytes) -> asyncio.Future[None]:
+        """Return what is done when *record* is on the disk."""
+        self._records.append(record)
+        if self._writer is None:
+            self._writer = self._loop.create_task(self._write())
+        return self._done
+
+    async def _write(self) -> None:
+        while self._records:
+            records, self._records = self._records, []
+            done, self._done = self._done, self._loop.create_future()
+            await self._loop.run_in_executor(self._thread, self._put, records)
+            done.set_result(None)
+            await asyncio.sleep(0)
+        self._writer = None
+
+    def _put(self, records: list[bytes]) -> None:
+        body = b"".join(struct.pack("<I", len(record)) + record for record in records)
+        body += bytes(-len(body) % 8)
+        self._crc = zlib.crc32(body, self._crc)
+        data = struct.pack("<36sI", bytes(36), self._crc) + body
+        if self._offset + len(data) > FILE_SIZE:
+            self._offset = 0
+        os.pwrite(self._file, data, self._offset)
+        os.fdatasync(self._file)
+        self._offset += len(data)
+
+
+class BareConnection(asyncio.Protocol):
+    """Takes frames of cmd-stream apart by their length, and answers each."""
+
+    def __init__(self, log: BareLog) -> None:
+        self._log = log
+        self._loop = asyncio.get_running_loop()
+        self._rest = b""
+        self._out: list[bytes] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Greet."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        transport.write(b"\x07default")
+
+    def data_received(self, data: bytes) -> None:
+        """Start a task for each frame."""
+        data = self._rest + data
+        offset = 0
+        while offset < len(data):
+            end = offset
+            value = 0
+            for _ in range(3):  # seq, tag, length: one varint each
+                value = shift = 0
+                while end < len(data):
+                    byte = data[end]
+                    end += 1
+                    value |= (byte & 0x7F) << shift
+                    shift += 7
+                    if byte < 0x80:
+                        break
+            if end + value > len(data):
+                break
+            seq = data[offset : end - 2]
+            task = self._loop.create_task(self._serve(seq, data[end : end + value]))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+            offset = end + value
+        self._rest = data[offset:]
+
+    async def _serve(self, seq: bytes, body: bytes) -> None:
+        for size in RECORD_SIZES:
+            await self._log.append(body[:1] * size)
+        if not self._out:
+            self._loop.call_soon(self._flush)
+        self._out += (seq, b"\x00", bytes((len(REPLY),)), REPLY)
+
+    def _flush(self) -> None:
+        self._transport.write(b"".join(self._out))
+        self._out.clear()
+
+
+REPLY = b'{"number":1}'
+
+
+async def run_bare(folder: Path) -> None:
+    """Serve on any port, which is printed, until cancelled."""
+    loop = asyncio.get_running_loop()
+    log = BareLog(folder / "bare.log")
+    server = await loop.create_server(lambda: BareConnection(log), "127.0.0.1", 0)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await server.serve_forever()

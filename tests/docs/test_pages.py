@@ -1,0 +1,118 @@
+"""Every page tells the truth: its Python runs, commands exist, and links lead on."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted(
+    [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")], key=lambda path: path.as_posix()
+)
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
+BANK_CLIENT = """
+class BankClient: ...
+class DeclinedError(Exception): ...
+class BankUnavailableError(Exception): ...
+"""
+"""A client library that docs/gateways.md wraps."""
+TEST = re.compile(r"`(tests/[\w/]+\.py)(?:::(\w+))?`")
+
+
+def _name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def _blocks(page: Path, *kinds: str) -> list[str]:
+    found = BLOCK.findall(page.read_text())
+    return [body for kind, body in found if kind in kinds]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_the_python_of_a_page_runs_in_order(page: Path, tmp_path: Path) -> None:
+    """All blocks of a page are one script, run twice in an empty folder."""
+    code = "\n".join(_blocks(page, "python"))
+    if not code:
+        return
+    (tmp_path / "bank_client.py").write_text(BANK_CLIENT)
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", code],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert done.returncode == 0, done.stderr
+
+
+def test_the_readme_shows_what_its_saga_prints(tmp_path: Path) -> None:
+    page = ROOT / "README.md"
+    (code,) = _blocks(page, "python")
+    expected = _blocks(page, "text")[0]
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == expected
+
+
+def _console_lines() -> list[Any]:
+    return [
+        pytest.param(line.removeprefix("$ "), id=f"{_name(page)}: {line}")
+        for page in PAGES
+        for block in _blocks(page, "console")
+        for line in block.splitlines()
+        if line.startswith("$ ")
+    ]
+
+
+@pytest.mark.parametrize("line", _console_lines())
+def test_a_command_of_a_page_exists_with_its_options(line: str) -> None:
+    words = shlex.split(line, comments=True)
+    if words[0] == "make":
+        targets = re.findall(
+            r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE
+        )
+        assert {word for word in words[1:] if "=" not in word} <= set(targets)
+    if words[0] != "coordinator":
+        return
+    from coordinator.cli.app import app
+
+    command: Any = typer.main.get_command(app)
+    words = words[1:]
+    while words and not words[0].startswith("-") and hasattr(command, "commands"):
+        command = command.commands[words.pop(0)]
+    options = {option for parameter in command.params for option in parameter.opts}
+    used = {word.partition("=")[0] for word in words if word.startswith("--")}
+    assert used - {"--help"} <= options
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_the_links_of_a_page_lead_to_files(page: Path) -> None:
+    for target in LINK.findall(page.read_text()):
+        if "://" not in target:
+            assert (page.parent / target).exists(), f"{_name(page)} links to {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_the_tests_that_a_page_names_exist(page: Path) -> None:
+    for path, test in TEST.findall(page.read_text()):
+        file = ROOT / path
+        assert file.exists(), f"{_name(page)} names {path}"
+        if test:
+            assert f"def {test}(" in file.read_text(), f"{_name(page)}: {path}::{test}"
+
+
+def test_the_readme_is_short_enough_to_be_read() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 200
