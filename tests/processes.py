@@ -155,6 +155,34 @@ async def run_cli(
     return Ended(process.returncode, stdout.decode(), stderr.decode())
 
 
+@asynccontextmanager
+async def running_cli(
+    folder: Path, *arguments: str
+) -> AsyncGenerator[Callable[[], Awaitable[str]]]:
+    """Run a ``coordinator`` command that goes on; give what waits for its next line."""
+    process = await asyncio.create_subprocess_exec(
+        *_COMMAND,
+        *arguments,
+        cwd=folder,
+        env=_environment(None),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        limit=_LINE_SIZE_MAX,
+    )
+
+    async def next_line() -> str:
+        assert process.stdout is not None
+        async with asyncio.timeout(TIMEOUT_S):
+            return (await process.stdout.readline()).decode()
+
+    try:
+        yield next_line
+    finally:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+
 async def eventually(holds: Callable[[], Awaitable[bool]] | Callable[[], bool]) -> None:
     """Return once *holds* does: for what another process does in its own time."""
     async with asyncio.timeout(TIMEOUT_S):

@@ -207,3 +207,84 @@ def cancel(
         workflow_id, journal=journal, by=by, reason=reason, wait=wait, as_json=as_json
     )
     raise typer.Exit(code)
+
+
+journal_app = typer.Typer(
+    help="Look into a journal's folder, also while a coordinator runs.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(journal_app, name="journal")
+
+FolderArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="FOLDER",
+        envvar="COORDINATOR_JOURNAL",
+        help="Of the journal, or its file: URL.",
+    ),
+]
+
+
+@journal_app.command("info")
+def journal_info(folder: FolderArgument, as_json: JsonOption = False) -> None:
+    """Show partitions, segments, checkpoints, and who holds them."""
+    from coordinator.cli import journals
+
+    raise typer.Exit(journals.info(folder, as_json=as_json))
+
+
+@journal_app.command("verify")
+def journal_verify(folder: FolderArgument, as_json: JsonOption = False) -> None:
+    """Read every byte; exit with 6 if something is damaged."""
+    from coordinator.cli import journals
+
+    raise typer.Exit(journals.verify(folder, as_json=as_json))
+
+
+@journal_app.command("dump")
+def journal_dump(
+    folder: FolderArgument,
+    partition: Annotated[int | None, typer.Option(min=0, help="Only this one.")] = None,
+    since: Annotated[int, typer.Option(min=0, help="From this position on.")] = 0,
+    workflow: Annotated[
+        str | None, typer.Option(help="Only what is about this workflow.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Print the records, one per line, with their values decoded."""
+    from coordinator.cli import journals
+
+    code = journals.dump(
+        folder, partition=partition, since=since, workflow=workflow, as_json=as_json
+    )
+    raise typer.Exit(code)
+
+
+@journal_app.command("tail")
+def journal_tail(
+    folder: FolderArgument,
+    partition: Annotated[int, typer.Option(min=0, help="Which one.")] = 0,
+    count: Annotated[
+        int, typer.Option("--lines", "-n", min=0, help="Records to begin with.")
+    ] = 10,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Print the last records, and with --follow those that come."""
+    from coordinator.cli import journals
+
+    code = journals.tail(
+        folder, partition=partition, count=count, follow=follow, as_json=as_json
+    )
+    raise typer.Exit(code)
+
+
+@app.command()
+def doctor(journal: JournalOption = None, as_json: JsonOption = False) -> None:
+    """Check disk, clock, journal and server; exit with 1 if there is a problem."""
+    from coordinator.cli.doctor import doctor as examine
+
+    raise typer.Exit(examine(journal, as_json=as_json))

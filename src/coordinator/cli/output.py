@@ -21,6 +21,7 @@ __all__ = [
     "emit_table",
     "progress",
     "show_clock",
+    "show_count",
     "show_duration",
     "show_size",
     "show_time",
@@ -166,6 +167,11 @@ def show_size(size: int) -> str:
             return f"{amount:.4g} {unit}"
         amount /= 1024
     return f"{amount:.4g} TiB"
+
+
+def show_count(count: int, what: str) -> str:
+    """Return how many, e.g. ``1 segment``, ``2 segments``."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def _datetime(at: int) -> datetime:

@@ -1,0 +1,164 @@
+"""``coordinator doctor``: what it finds, beside a running server and without one."""
+
+import asyncio
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.cli.modules import SHOP
+from tests.cli.runner import ask, invoke
+from tests.processes import Ended, run_cli, serving
+
+from coordinator import Coordinator, Workflow
+from coordinator.cli import checks
+from coordinator.cli.measuring import file_system, measure_flushes
+
+
+def test_a_running_server_is_seen_and_not_disturbed(tmp_path: Path) -> None:
+    async def main() -> None:
+        (tmp_path / "payments.mode").write_text("break")
+        async with serving(tmp_path, SHOP) as server:
+            order = '{"order_id": "o-1", "sku": "sku", "cents": 5}'
+            stuck = await ask(tmp_path, "submit", "PlaceOrder", order, "--wait")
+            assert stuck.code == 1
+            before = sorted(os.listdir(tmp_path / "journal"))  # noqa: PTH208
+            ended = await ask(tmp_path, "doctor", "--json")
+            assert sorted(os.listdir(tmp_path / "journal")) == before  # noqa: PTH208
+            found = _by_name(ended)
+            assert f"process {server.pid} runs it" in found["server"]["found"]
+            assert found["stuck"]["level"] == "warning"
+            assert "--status stuck" in found["stuck"]["advice"]
+            assert found["journal"]["level"] == "ok"
+            assert "1 partition, 1 segment" in found["journal"]["found"]
+            assert "old" in found["times"]["found"]
+            assert await server.stop() == 0
+
+    asyncio.run(main())
+
+
+def test_without_a_server_it_says_that_none_runs(tmp_path: Path) -> None:
+    _make_journal(tmp_path)
+    ended = invoke(tmp_path, "doctor")
+    assert ended.code in {0, 1}  # the disk of the test may be in memory
+    assert "none is running" in ended.stdout
+    assert "a flush takes" in ended.stdout
+    assert "coordinator 0." in ended.stdout
+
+
+def test_a_record_of_the_future_is_a_warning(tmp_path: Path) -> None:
+    _make_journal(tmp_path, ahead_us=3_600_000_000)
+    found = _by_name(invoke(tmp_path, "doctor", "--json"))
+    assert found["times"]["level"] == "warning"
+    assert "in the future" in found["times"]["found"]
+    assert "clock was set back" in found["times"]["advice"]
+
+
+def test_a_folder_that_does_not_exist_is_a_warning(tmp_path: Path) -> None:
+    found = _by_name(invoke(tmp_path, "doctor", "--json"))
+    assert found["journal"]["level"] == "warning"
+    assert "does not exist" in found["journal"]["found"]
+    assert not (tmp_path / "journal").exists()
+
+
+def test_what_is_no_journal_is_a_problem(tmp_path: Path) -> None:
+    (tmp_path / "journal").mkdir()
+    (tmp_path / "journal" / "photo.jpg").touch()
+    ended = invoke(tmp_path, "doctor", "--json")
+    assert ended.code == 1
+    assert _by_name(ended)["journal"]["level"] == "problem"
+
+
+def test_a_coordinator_without_an_admin_socket_is_told_apart(tmp_path: Path) -> None:
+    async def main() -> None:
+        url = f"file:{tmp_path / 'journal'}"
+        async with Coordinator(Desk(), commands=[Stamp], journal=url):
+            found = _by_name(await ask(tmp_path, "doctor", "--json"))
+        assert found["server"]["level"] == "warning"
+        assert f"process {os.getpid()} holds the journal" in found["server"]["found"]
+
+    asyncio.run(main())
+
+
+def test_other_journals_are_passed_over() -> None:
+    ended = invoke(Path("/nowhere"), "doctor", "--journal", "kafka://host/topic")
+    assert "server" not in ended.stdout
+
+
+def test_no_journal_at_all_is_fine_and_it_runs_as_a_process(tmp_path: Path) -> None:
+    ended = asyncio.run(run_cli(tmp_path, "doctor", "--json"))
+    assert {"version", "disk", "flush", "clock", "space"} <= _by_name(ended).keys()
+
+
+@pytest.mark.parametrize(
+    ("constant", "value", "name", "level"),
+    [
+        ("FLUSH_HONEST_US", 10**9, "flush", "warning"),
+        ("FLUSH_SLOW_US", -1, "flush", "warning"),
+        ("SEGMENT_SIZE", 10**18, "space", "problem"),
+        ("FREE_SEGMENTS_MIN", 10**12, "space", "warning"),
+        ("FILES_MIN", 10**12, "files", "warning"),
+        ("CLOCK_DRIFT_US_MAX", -1, "clock", "warning"),
+    ],
+)
+def test_each_limit_has_its_finding_and_its_advice(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    constant: str,
+    value: int,
+    name: str,
+    level: str,
+) -> None:
+    monkeypatch.setattr(checks, "FLUSH_HONEST_US", 0)
+    monkeypatch.setattr(checks, constant, value)
+    found = _by_name(invoke(tmp_path, "doctor", "--json", "--journal", str(tmp_path)))
+    assert found[name]["level"] == level
+    assert found[name]["advice"]
+
+
+def test_a_flush_is_measured_and_leaves_nothing(tmp_path: Path) -> None:
+    flushes = measure_flushes(str(tmp_path), count=5)
+    assert flushes.count == 5
+    assert 0 <= flushes.p50_us <= flushes.p99_us
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_file_system_is_that_of_the_innermost_mount(tmp_path: Path) -> None:
+    mounts = tmp_path / "mountinfo"
+    real = os.path.realpath(tmp_path)
+    mounts.write_text(
+        "1 0 8:1 / / rw - ext4 /dev/a rw\n"
+        f"2 1 0:5 / {real} rw shared:1 - tmpfs tmpfs rw\n"
+        f"3 1 0:6 / {real}-other rw - nfs4 host:/ rw\n"
+        "nonsense\n"
+    )
+    assert file_system(str(tmp_path), mounts) == "tmpfs"
+    assert file_system("/", mounts) == "ext4"
+    assert file_system("/", tmp_path / "missing") == ""
+
+
+class Desk:
+    pass
+
+
+@dataclass
+class Stamp:
+    async def exec(self, workflow: Workflow, desk: Desk) -> None:
+        pass
+
+
+def _make_journal(folder: Path, ahead_us: int = 0) -> None:
+    async def main() -> None:
+        url = f"file:{folder / 'journal'}"
+        coordinator = Coordinator(
+            Desk(), commands=[], journal=url, clock=lambda: checks.now_us() + ahead_us
+        )
+        async with coordinator:
+            pass
+
+    asyncio.run(main())
+
+
+def _by_name(ended: Ended) -> dict[str, dict[str, Any]]:
+    return {check["name"]: check for check in ended.json()["checks"]}
