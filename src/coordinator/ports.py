@@ -76,6 +76,7 @@ class Partition(Protocol):
 
         Raises:
             JournalDamagedError: Stored bytes are not what was written.
+            JournalBrokenError: They can't be read.
         """
         ...
 
@@ -143,6 +144,8 @@ class Journal(Protocol):
             JournalLockedError: Another process holds it.
             JournalDamagedError: Stored bytes are not what was written.
             JournalFormatError: Of a newer format.
+            JournalFullError: There is no space for the claim.
+            JournalBrokenError: The claim can't be written, or what is there not read.
         """
         ...
 

@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 _SPACE_INTERVAL_S = 1.0
 """How often a full disk is asked again: soon enough for people, nothing for a CPU."""
-_READ_BATCHES = 256
+_READ_BATCHES = 1024
 """Batches read per hop, at most; bounds what a reader holds if they are small."""
 _READ_SIZE = 4 * 1024 * 1024
 """Bytes after which a hop ends; bounds it if they are large."""
