@@ -111,7 +111,7 @@ class Audit:
                 "completed orders with an effect missing", list(self.incomplete())
             ),
             must_be_none(
-                "refused orders with something left in the world",
+                "refused orders with something left",
                 list(self.left_over()),
             ),
             must_be_none(

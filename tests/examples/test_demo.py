@@ -214,7 +214,7 @@ LIES: list[tuple[Callable[[Path], None], str]] = [
     (charge_twice, "effects applied twice"),
     (charge_twice, "effects without a record, or the reverse"),
     (undo_twice, "effects applied twice"),
-    (forget_a_refund, "refused orders with something left in the world"),
+    (forget_a_refund, "refused orders with something left"),
     (charge_an_order_that_was_not_sent, "refused orders with something left"),
     (lose_a_parcel, "completed orders with an effect missing"),
     (undo_nothing, "undos out of order, or of nothing done"),
