@@ -28,6 +28,7 @@ from coordinator.door import Door
 from coordinator.errors import (
     CommandTypeError,
     DecodeError,
+    EncodeError,
     JournalClosedError,
     JournalError,
     NotAcceptedError,
@@ -119,7 +120,7 @@ class Engine:
         self._next_partition = 0
         self._closing = ""
         self._idle = asyncio.Event()
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self.loop: asyncio.AbstractEventLoop
         self.failed: asyncio.Future[JournalError] | None = None
         """Done when the journal is dead, with the reason: the process must end."""
         self.operators = Operators(
@@ -139,8 +140,8 @@ class Engine:
         Raises:
             JournalError: It can't be claimed or read. Nothing was started.
         """
-        self._loop = asyncio.get_running_loop()
-        self.failed = self._loop.create_future()
+        self.loop = asyncio.get_running_loop()
+        self.failed = self.loop.create_future()
         self.journal = journal
         try:
             for number in range(journal.partitions):
@@ -159,7 +160,7 @@ class Engine:
             self._logs.clear()
             raise
         self._schedule = Schedule(
-            self._loop,
+            self.loop,
             self.admission,
             self._options.retry,
             self._random,
@@ -340,12 +341,13 @@ class Engine:
         )
         try:
             state, durable = log.accept(accepted)
-        except JournalError as error:
+        except (EncodeError, JournalError) as error:
             caller.refused(error)
             return
         run = self._adopt(log, state)
         run.callers = (caller,)
         run.command = submission.command
+        run.fresh = True
         self._start(run, durable)
 
     def _choose(self, key: str) -> Log:
@@ -386,10 +388,9 @@ class Engine:
             self.admission.count += 1 if counted else -1
 
     def _start(self, run: Run, durable: Durable | None = None) -> None:
-        assert self._loop is not None
         assert run.task is None
         self._active[run] = None
-        run.task = self._loop.create_task(self._drive(run, durable))
+        run.task = self.loop.create_task(self._drive(run, durable))
 
     async def _drive(self, run: Run, durable: Durable | None) -> None:
         """Run one workflow until it ends, is delayed, stuck or parked."""
@@ -426,8 +427,8 @@ class Engine:
                 self.admission.left(run)
             self._open_door()
         elif not self._closing and run not in self.schedule:
-            # An operator changed its state while it was being put down, or a bug of
-            # ours did; either way it must not be forgotten.
+            # An operator changed its state while it ran or was being put down, or a bug
+            # of ours did; either way it must not be forgotten.
             self.schedule.later(run, self.retry)
 
     def _fail_run(self, run: Run, error: JournalError) -> None:
@@ -451,7 +452,9 @@ class Engine:
             epoch=run.log.partition.epoch,
             failures=run.failures,
             passed=functools.partial(self._passed, run),
+            first=run.fresh,
         )
+        run.fresh = False
         run.execution = execution
         return await execution.run(command)
 

@@ -68,6 +68,7 @@ class Host(Protocol):
     """What an execution needs of the engine."""
 
     receiver: Any
+    loop: asyncio.AbstractEventLoop
     names: Names
     retry: Retry
     step_timeout_s: float
@@ -104,6 +105,7 @@ class Execution:
         epoch: int,
         failures: dict[tuple[StepId, Direction], int],
         passed: Callable[[str], None],
+        first: bool = False,
     ) -> None:
         """Prepare a run over what is recorded in *state*.
 
@@ -115,9 +117,13 @@ class Execution:
             epoch: Handed to the services as a fencing token.
             failures: How often each step was unknown in a row; kept between runs.
             passed: Called with the name of a service that answered.
+            first: No run of this workflow came before, in any process.
         """
-        self.attempt = Attempt(state)
+        self.attempt = Attempt(state, first=first)
         self._host = host
+        # Handed on wherever asyncio would look for it: before Python 3.12 that asks the
+        # system for the process id, several times per step.
+        self._loop = host.loop
         self._state = state
         self._append = append
         self._journal_id = journal_id
@@ -182,7 +188,7 @@ class Execution:
         workflow = Workflow(
             self, self._host.names, self._state.id, self._state.accepted.key
         )
-        self._task = asyncio.current_task()
+        self._task = asyncio.current_task(self._loop)
         self._result_type = values.return_type(command.exec)
         result: Any = None
         error: BaseException | None = None
@@ -200,7 +206,10 @@ class Execution:
             raise asyncio.CancelledError
         if isinstance(self.attempt.stopped_by, JournalError):
             raise self.attempt.stopped_by
-        return await self._judge(result, error)
+        try:
+            return await self._judge(result, error)
+        except EncodeError as unstorable:
+            return Stuck(f"how it ended: {unstorable}")
 
     async def _judge(self, result: Any, error: BaseException | None) -> Verdict:
         attempt = self.attempt
@@ -300,6 +309,8 @@ class Execution:
         # that a crash left unknown. The next process finds out.
         if self.attempt.parked and self.attempt.unwound:
             return Parked()
+        if self.attempt.doubtful:
+            return Parked()  # to run again, cancelling from its start
         missing = self._missing(error)
         if missing is not None:
             return missing
@@ -375,7 +386,7 @@ class Execution:
         """Replay, call or unwind *step*; see `saga.Attempt.answer`."""
         answer = self._ask(step)
         if answer is Answer.CALL:
-            if asyncio.current_task() is not self._task:
+            if asyncio.current_task(self._loop) is not self._task:
                 return await self._detach(step)
             self._inline = True
             try:
@@ -424,7 +435,7 @@ class Execution:
 
     def _detach(self, step: Step[T]) -> Awaitable[T]:
         """Call *step* in a task of ours, which the caller's cancellation spares."""
-        task = asyncio.get_running_loop().create_task(self._call(step))
+        task = self._loop.create_task(self._call(step))
         self._calls[task] = None
         task.add_done_callback(lambda done: self._calls.pop(done, None))
         shielded = asyncio.shield(task)

@@ -84,6 +84,7 @@ class Run:
         "durable",
         "execution",
         "failures",
+        "fresh",
         "known",
         "last_error",
         "log",
@@ -103,6 +104,8 @@ class Run:
         self.task: asyncio.Task[None] | None = None
         self.execution: Execution | None = None
         self.failures: dict[tuple[StepId, Direction], int] = {}
+        self.fresh = False
+        """Accepted by this process, and never run."""
         self.delays = 0
         """Runs in a row that ended delayed without a new outcome."""
         self.known = 0

@@ -107,7 +107,14 @@ Verdict: TypeAlias = Ended | Delayed | Stuck | Parked
 class Attempt:
     """One run of `exec` over a workflow's recorded outcomes."""
 
-    def __init__(self, state: WorkflowState) -> None:
+    def __init__(self, state: WorkflowState, *, first: bool = False) -> None:
+        """Begin a run.
+
+        Args:
+            state: What is recorded.
+            first: No run of this workflow came before, in any process: no step can be
+                unknown.
+        """
         self.mode = (
             Mode.ABORTING
             if state.aborting is not None
@@ -124,6 +131,9 @@ class Attempt:
         self.unwound = False
         """A step was not started, or the run interrupted: what `exec` returns or raises
         after that says nothing."""
+        self._first = first
+        self._turned = False
+        self._turned_early = False
         self._state = state
         self._counts: dict[str, int] = {}
         self._running: dict[str, StepId] = {}
@@ -169,7 +179,17 @@ class Attempt:
         """Turn back in mid-run: nothing further starts, what runs is awaited."""
         assert self.mode is Mode.FORWARD
         self.mode = Mode.CANCELLING
+        self._turned = True
+        self._turned_early = not (self._first or self._learned or self._running)
         self._learned = True
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether `cancel` came before a step that an earlier run may have left unknown.
+
+        Only a run that is cancelling from its start finds out: it asks again.
+        """
+        return self._turned_early or (self._turned and bool(self.unknown()))
 
     def park(self) -> None:
         """Start nothing further: the process is about to stop."""
