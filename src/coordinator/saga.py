@@ -185,7 +185,7 @@ class Attempt:
 
     @property
     def doubtful(self) -> bool:
-        """Whether `cancel` came before a step that an earlier run may have left unknown.
+        """Whether `cancel` came before a step that an earlier run may have left open.
 
         Only a run that is cancelling from its start finds out: it asks again.
         """
