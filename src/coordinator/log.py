@@ -21,14 +21,15 @@ import msgspec
 from coordinator.commit import Durable, GroupCommit
 from coordinator.errors import (
     DecodeError,
+    EncodeError,
     JournalDamagedError,
     JournalError,
     JournalFullError,
 )
-from coordinator.model import Position
 from coordinator.ports import Journal, Partition
 from coordinator.records import Accepted, Record
 from coordinator.state import (
+    NO_CHECKPOINT,
     InvalidRecordError,
     PartitionState,
     WorkflowState,
@@ -107,6 +108,7 @@ class Log:
         """Apply *record* and put it at the end; what is returned is done when durable.
 
         Raises:
+            EncodeError: It is too large; nothing was appended.
             InvalidRecordError: It can't follow; nothing was appended.
             JournalError: The partition is dead.
         """
@@ -127,6 +129,7 @@ class Log:
         """Append a new workflow.
 
         Raises:
+            EncodeError: It is too large; nothing was appended.
             JournalError: The partition is dead.
         """
         position = self._commit.next
@@ -169,7 +172,13 @@ class Log:
         if len(ends) >= self._options.carry_after:
             now = self._clock()
             for workflow in list(self.state.older_than(ends[-1])):
-                self.append(workflow.carry(now))
+                try:
+                    self.append(workflow.carry(now))
+                except EncodeError as error:
+                    # Its records fit one by one, and are kept as long as it runs.
+                    _LOGGER.warning(
+                        "workflow %s keeps old segments: %s", workflow.id, error
+                    )
 
     async def _checkpoint_quietly(self) -> None:
         try:
@@ -210,11 +219,13 @@ async def _recover(partition: Partition, options: LogOptions) -> PartitionState:
     """
     data = await partition.load_checkpoint()
     try:
-        low, ended = decode_checkpoint(data) if data is not None else (Position(0), [])
+        checkpoint = NO_CHECKPOINT if data is None else decode_checkpoint(data)
+        low = checkpoint.low
         state = PartitionState(
             partition.number,
             low=low,
-            ended=ended,
+            ended=checkpoint.ended,
+            ended_before=checkpoint.end,
             ended_max=options.keys_max,
             ended_age_us_max=int(options.keys_age_s_max * 1_000_000),
         )

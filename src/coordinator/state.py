@@ -16,15 +16,15 @@ function, in the same order, so what is recovered is what was.
     Resumed    Stuck                                           as before Stuck
     Finished   COMPLETED: neither Cancelled nor Aborting;      ended, forgotten but for
                else: Aborting; never Stuck                     its key and result
-    Carried    anything; replaces the state                    as it says
+    Carried    anything but Finished; replaces the state       as it says
 
 A record about a workflow that is not known is that of a finished one, if it was
 accepted before the checkpoint; otherwise the journal is not ours.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterator
-from typing import TypeAlias, assert_never
+from collections.abc import Iterable, Iterator
+from typing import TypeAlias, TypeGuard, assert_never
 
 import msgspec
 
@@ -50,9 +50,12 @@ from coordinator.records import (
     Resumed,
     Started,
     Stuck,
+    WorkflowRecord,
 )
 
 __all__ = [
+    "NO_CHECKPOINT",
+    "Checkpoint",
     "Ended",
     "InvalidRecordError",
     "PartitionState",
@@ -121,7 +124,7 @@ class WorkflowState(msgspec.Struct, gc=False):
             ),
         )
 
-    def apply(self, record: Record) -> None:  # noqa: C901 -- a branch per record
+    def apply(self, record: Record) -> None:
         """Change the state as *record* says; see the table in this module's docstring.
 
         Raises:
@@ -156,12 +159,12 @@ class WorkflowState(msgspec.Struct, gc=False):
                 self.aborting = record.aborting
                 self.stuck = record.stuck
                 self.started = tuple(_step_ids(steps) for steps in record.started)
-            case Accepted() | Claimed():
-                raise AssertionError("_may_follow() lets neither through")
             case _:
                 assert_never(record)
 
-    def _may_follow(self, record: Record) -> bool:  # noqa: C901 -- the table
+    def _may_follow(  # noqa: C901 -- the table
+        self, record: Record
+    ) -> TypeGuard[WorkflowRecord]:
         match record:
             case Outcome():
                 undo = record.direction is Direction.UNDO
@@ -220,29 +223,34 @@ class Ended(msgspec.Struct, frozen=True, array_like=True, gc=False):
     at: int
 
 
-class _Checkpoint(msgspec.Struct, frozen=True, array_like=True):
+class Checkpoint(msgspec.Struct, frozen=True, array_like=True):
     """What `Partition.save_checkpoint` stores; fields are only ever appended."""
 
     low: Position
+    """Where to read from."""
     end: Position
+    """Every record before it is known to `ended`."""
     ended: list[Ended]
+    """The keyed workflows that had ended and were remembered, oldest first."""
 
+
+NO_CHECKPOINT = Checkpoint(Position(0), Position(0), [])
+"""That of a journal which has none yet: everything is read."""
 
 _CHECKPOINT_ENCODER = msgspec.msgpack.Encoder()
-_CHECKPOINT_DECODER = msgspec.msgpack.Decoder(_Checkpoint)
+_CHECKPOINT_DECODER = msgspec.msgpack.Decoder(Checkpoint)
 
 
-def decode_checkpoint(data: bytes) -> tuple[Position, list[Ended]]:
-    """Return where to read from, and the keyed workflows that ended before.
+def decode_checkpoint(data: bytes) -> Checkpoint:
+    """Decode a stored checkpoint.
 
     Raises:
         DecodeError: It is not a checkpoint of a format we read.
     """
     try:
-        checkpoint = _CHECKPOINT_DECODER.decode(data)
+        return _CHECKPOINT_DECODER.decode(data)
     except msgspec.DecodeError as error:
         raise DecodeError(f"not a checkpoint: {error}") from error
-    return checkpoint.low, checkpoint.ended
 
 
 class PartitionState:
@@ -258,7 +266,8 @@ class PartitionState:
         number: int,
         *,
         low: int = 0,
-        ended: list[Ended] | None = None,
+        ended: Iterable[Ended] = (),
+        ended_before: int = 0,
         ended_max: int = 100_000,
         ended_age_us_max: int = 24 * 3600 * 1_000_000,
     ) -> None:
@@ -268,7 +277,10 @@ class PartitionState:
             number: Of the partition.
             low: Where reading starts. Records about workflows accepted before it, and
                 not carried over, are those of finished ones.
-            ended: Keyed workflows that ended before.
+            ended: Keyed workflows that had ended at the checkpoint, oldest first.
+            ended_before: The checkpoint's end. What finished before it is in *ended*,
+                or was forgotten: read once more behind what is newer, it would push
+                that out, or be given out again.
             ended_max: How many ended ones are remembered, at most.
             ended_age_us_max: For how long, at most, in microseconds.
         """
@@ -278,8 +290,9 @@ class PartitionState:
         self._low = low
         self._keys: dict[tuple[str, str], WorkflowState] = {}
         self._ended: OrderedDict[tuple[str, str], Ended] = OrderedDict(
-            ((e.type, e.key), e) for e in ended or ()
+            ((e.type, e.key), e) for e in ended
         )
+        self._ended_before = ended_before
         self._ended_max = ended_max
         self._ended_age_us_max = ended_age_us_max
 
@@ -293,14 +306,11 @@ class PartitionState:
         Raises:
             InvalidRecordError: It can't follow the ones before it.
         """
-        match record:
-            case Accepted():
-                return self._accept(position, record)
-            case Claimed():
-                self.epoch = record.epoch
-                return None
-            case _:
-                pass
+        if isinstance(record, Accepted):
+            return self._accept(position, record)
+        if isinstance(record, Claimed):
+            self.epoch = record.epoch
+            return None
         state = self.workflows.get(record.workflow)
         if state is None:
             if record.workflow >= self._low:
@@ -314,7 +324,11 @@ class PartitionState:
         if isinstance(record, Carried):
             state.first = Position(position)
         elif isinstance(record, Finished):
-            self._finish(state, record)
+            del self.workflows[state.position]
+            if state.accepted.key:
+                self._keys.pop((state.accepted.type, state.accepted.key), None)
+                if position >= self._ended_before:
+                    self._remember(state, record)
         return state
 
     def _accept(self, position: int, accepted: Accepted) -> WorkflowState:
@@ -331,13 +345,10 @@ class PartitionState:
             self._keys[accepted.type, accepted.key] = state
         return state
 
-    def _finish(self, state: WorkflowState, finished: Finished) -> None:
-        del self.workflows[state.position]
+    def _remember(self, state: WorkflowState, finished: Finished) -> None:
+        """Keep the result, as the newest."""
         accepted = state.accepted
-        if not accepted.key:
-            return
         key = (accepted.type, accepted.key)
-        self._keys.pop(key, None)
         self._ended.pop(key, None)
         self._ended[key] = Ended(
             type=accepted.type,
@@ -379,5 +390,5 @@ class PartitionState:
         True only once everything before *end* is durable: the caller waits for that.
         """
         low = self.low(end)
-        checkpoint = _Checkpoint(low=low, end=end, ended=list(self._ended.values()))
+        checkpoint = Checkpoint(low=low, end=end, ended=list(self._ended.values()))
         return low, _CHECKPOINT_ENCODER.encode(checkpoint)
