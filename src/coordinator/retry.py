@@ -50,42 +50,40 @@ class DueQueue(Generic[T]):
     """
 
     def __init__(self) -> None:
-        self._heap: list[tuple[float, int]] = []
-        self._entries: dict[int, T] = {}
-        self._numbers: dict[T, tuple[float, int]] = {}
+        # The number breaks ties, first in first out, and keeps items from being compared.
+        # An entry is dead once `_entries` has another one, or none, for its item.
+        self._heap: list[tuple[float, int, T]] = []
+        self._entries: dict[T, tuple[float, int, T]] = {}
         self._counter = 0
 
     def __len__(self) -> int:
-        return len(self._numbers)
+        return len(self._entries)
 
     def __contains__(self, item: object) -> bool:
-        return item in self._numbers
+        return item in self._entries
 
     def push(self, item: T, due_s: float) -> None:
         """Put *item* in, due at *due_s* on the caller's clock."""
         self.remove(item)
         self._counter += 1
-        self._entries[self._counter] = item
-        self._numbers[item] = entry = (due_s, self._counter)
+        self._entries[item] = entry = (due_s, self._counter, item)
         heapq.heappush(self._heap, entry)
 
     def remove(self, item: T) -> bool:
         """Take *item* out; False if it was not in."""
-        entry = self._numbers.pop(item, None)
-        if entry is None:
+        if self._entries.pop(item, None) is None:
             return False
-        del self._entries[entry[1]]
         self._bury()
         return True
 
     def due_s(self, item: T) -> float | None:
         """Return when *item* is due; None if it is not in."""
-        entry = self._numbers.get(item)
+        entry = self._entries.get(item)
         return None if entry is None else entry[0]
 
     def next_due_s(self) -> float | None:
         """Return when the next thing is due; None if there is none."""
-        while self._heap and self._heap[0][1] not in self._entries:
+        while self._heap and not self._lives(self._heap[0]):
             heapq.heappop(self._heap)
         return self._heap[0][0] if self._heap else None
 
@@ -94,14 +92,16 @@ class DueQueue(Generic[T]):
         due_s = self.next_due_s()
         if due_s is None or due_s > now_s:
             return None
-        _, number = heapq.heappop(self._heap)
-        item = self._entries.pop(number)
-        del self._numbers[item]
+        _, _, item = heapq.heappop(self._heap)
+        del self._entries[item]
         self._bury()
         return item
+
+    def _lives(self, entry: tuple[float, int, T]) -> bool:
+        return self._entries.get(entry[2]) is entry
 
     def _bury(self) -> None:
         """Make the heap anew if the dead are too many in it."""
         if len(self._heap) > 2 * len(self._entries) + DEAD_SPARE:
-            self._heap = [entry for entry in self._heap if entry[1] in self._entries]
+            self._heap = list(self._entries.values())
             heapq.heapify(self._heap)
