@@ -15,6 +15,6 @@ def main() -> None:
             file=sys.stderr,
         )
         sys.exit(2)
-    from coordinator.cli.app import app
+    from coordinator.cli.app import run
 
-    app(prog_name="coordinator")
+    run(sys.argv[1:])

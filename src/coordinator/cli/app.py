@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 
 from coordinator.cli.exits import CliError
 
-__all__ = ["app"]
+__all__ = ["app", "run"]
 
 
 class _Commands(TyperGroup):
@@ -24,8 +24,34 @@ class _Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except CliError as error:
-            print(f"error: {error}", file=sys.stderr)
+            _report(error)
             raise typer.Exit(error.code) from error
+
+
+def run(arguments: list[str]) -> None:
+    """Run the command that *arguments* name, and exit with its code.
+
+    Goes to the command straight away: a group's own options (``--help``) are read by
+    way of Pydantic, which takes longer to import than all the rest.
+    """
+    command: Any = typer.main.get_command(app)
+    words = ["coordinator"]
+    while isinstance(command, TyperGroup) and arguments:
+        found = command.commands.get(arguments[0])
+        if found is None:
+            break
+        command = found
+        words.append(arguments[0])
+        arguments = arguments[1:]
+    try:
+        command.main(args=arguments, prog_name=" ".join(words))
+    except CliError as error:
+        _report(error)
+        sys.exit(error.code)
+
+
+def _report(error: CliError) -> None:
+    print(f"error: {error}", file=sys.stderr)
 
 
 app = typer.Typer(
