@@ -82,6 +82,14 @@ def test_a_power_cut_while_it_is_made_leaves_a_journal_or_nothing(
     assert number > 5
 
 
+def test_the_id_is_durable_once_it_was_told() -> None:
+    disk = Disk()
+    run(opened(disk.folder()))
+    disk.cut_power(Data.NONE, Names.NONE)
+    again = SegmentJournal.open_folder(disk.folder(), new_id=lambda: bytes(16))
+    assert run(again).id == ID.hex()
+
+
 def test_an_id_is_given_once_although_two_make_it_at_the_same_time() -> None:
     disk = Disk()
     folder = disk.folder()

@@ -132,8 +132,11 @@ async def test_a_closed_partition_asks_a_full_disk_no_more(disk: Disk) -> None:
     disk.space = 0
     await partition.write(next_batch(partition, 2500))
     await asyncio.sleep(0.5)
+    timer = partition._timer
+    assert timer is not None
     await partition.aclose()
     await partition.aclose()
+    assert timer.cancelled()
     calls = disk.calls
     await asyncio.sleep(10)
     assert disk.calls == calls

@@ -39,6 +39,22 @@ def test_a_folder_is_made_for_us_alone(tmp_path: Path) -> None:
     assert folder.folder("p0").names() == ["x"]
 
 
+def test_the_name_of_a_new_folder_is_made_durable(
+    folder: PosixFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+
+    def noted(descriptor: int) -> None:
+        synced.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
+
+    monkeypatch.setattr(os, "fsync", noted)
+    folder.folder("p0")
+    folder.folder("p0")
+    assert synced == [folder.path]
+    PosixFolder.make(f"{folder.path}/p1")
+    assert synced == [folder.path, folder.path]
+
+
 def test_a_folder_may_be_named_from_where_we_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -28,6 +28,7 @@ from coordinator.journals.segments.format import (
 )
 from coordinator.journals.segments.reading import Identity
 from coordinator.journals.segments.recovery import recover
+from coordinator.journals.segments.store import StoreOptions
 from coordinator.records import Resumed, encode_record
 
 Files = dict[str, bytes]
@@ -178,6 +179,21 @@ def test_a_bad_batch_with_a_valid_one_behind_it_is_damage(
         stored(folder)
     assert caught.value.path.endswith(ACTIVE)
     assert caught.value.offset == first
+
+
+def test_a_later_batch_is_found_however_far_behind_it_lies() -> None:
+    folder = Disk().folder("/journal/p0")
+    store = open_store(folder, StoreOptions(segment_size=8_000_000))
+    append(store, 3_000_000)
+    append(store)
+    store.close()
+    first = SEGMENT_HEADER_SIZE
+    folder.bytes_of(segment_name(0))[1_000_000] ^= 1
+    with pytest.raises(
+        JournalDamagedError, match="a valid batch lies behind"
+    ) as caught:
+        stored(folder)
+    assert caught.value.offset > first
 
 
 def test_nothing_is_changed_where_damage_is_found(folder: MemoryFolder) -> None:

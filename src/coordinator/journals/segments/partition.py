@@ -13,7 +13,6 @@ from itertools import islice
 from typing import TypeVar
 
 from coordinator.batch import Batch
-from coordinator.errors import JournalBrokenError
 from coordinator.journals.handle import Handle, encode_claim
 from coordinator.journals.segments.scan import scan
 from coordinator.journals.segments.store import Store
@@ -149,12 +148,8 @@ class SegmentPartition:
         await asyncio.shield(self._closing)
 
     async def _call(self, function: Callable[..., T], *args: object) -> T:
-        """Call *function* in the thread; what breaks the store kills the handle."""
-        try:
-            return await self._loop.run_in_executor(self._executor, function, *args)
-        except JournalBrokenError as error:
-            self._handle.failed(error)
-            raise
+        """Call *function* in the thread. A store that breaks there stays broken."""
+        return await self._loop.run_in_executor(self._executor, function, *args)
 
     def _prepare_if_due(self) -> None:
         """Have the next segment allocated, behind the write and not within it."""
