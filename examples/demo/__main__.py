@@ -25,7 +25,7 @@ def main() -> None:
         seed=random.randrange(1_000_000) if given.seed is None else given.seed,
         kills=given.kills,
         outage_s=given.outage,
-        in_flight=given.in_flight,
+        in_flight=given.in_flight or max(1, min(150, given.orders // 10)),
     )
     console = Console(highlight=False, soft_wrap=True)
     try:
@@ -55,7 +55,9 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--kills", type=int, default=4, help="of the coordinator")
     parser.add_argument("--outage", type=float, default=5, help="seconds")
-    parser.add_argument("--in-flight", type=int, default=150, help="orders at a time")
+    parser.add_argument(
+        "--in-flight", type=int, help="orders at a time; 150 or a tenth, if not given"
+    )
     parser.add_argument("--data", type=Path, default=Path("demo-data"), help="a folder")
     return parser.parse_args()
 

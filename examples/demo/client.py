@@ -7,7 +7,7 @@ not, or half. So they are all sent again over the next connection, with the same
 payload. Their key is what makes that safe: a workflow that exists is attached to, one
 that ended answers at once.
 
-Standard output is for who started it: a line of JSON every 50 ms and at the end, see
+Standard output is for who started it: a line of JSON every 20 ms and at the end, see
 `Progress`. The answers go to a file, one line each, see `Answer`. It ends when all
 orders have one.
 """
@@ -26,7 +26,7 @@ from examples.shop.orders import OrderFailed, PlaceOrder, Receipt, coordinator
 from cmdstream import Client, ConnectionClosedError
 from coordinator.api.cmdstream import json_codec
 
-REPORT_EVERY_S = 0.05
+REPORT_EVERY_S = 0.02
 LONG_S = 2.0  # After this an order makes room for the next one.
 IN_FLIGHT_GROWTH = 3  # So many times the usual number may be in flight by that.
 BACK_OFF_S = (0.02, 0.5)  # Between attempts to connect: the first, and the longest.

@@ -42,7 +42,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     kills: int = 4
     outage_s: float = 5.0
     in_flight: int = 150
-    """Orders that the client has under way at a time."""
+    """Orders that the client has under way at a time, if nothing is wrong. A small
+    share of all, or nothing would be left for the last kills."""
     error_rate: float = 0.05
     lose_reply_rate: float = 0.03
     refuse_rate: float = 0.05
@@ -142,9 +143,10 @@ class _Driver:
     async def _until_over(self, client: Process) -> str:
         """Return when the client is through, or why it never will be."""
         async with asyncio.TaskGroup() as group:
-            following = group.create_task(self._follow(client))
+            striking = group.create_task(self._strike())
+            following = group.create_task(self._follow(client, striking))
             around = [
-                group.create_task(self._strike()),
+                striking,
                 group.create_task(self._look()),
                 group.create_task(self._watch()),
             ]
@@ -210,8 +212,8 @@ class _Driver:
 
     # -- what goes on meanwhile ------------------------------------------------------
 
-    async def _follow(self, client: Process) -> None:
-        """Read the client's reports until it ends."""
+    async def _follow(self, client: Process, striking: "asyncio.Task[None]") -> None:
+        """Read the client's reports until it ends, and all disasters are over."""
         assert client.stdout is not None
         async for line in client.stdout:
             self._progress = msgspec.json.decode(line, type=Progress)
@@ -219,6 +221,7 @@ class _Driver:
             self._display.update(self._progress, self._delayed)
         if await client.wait() != 0 or self._progress.answered < self._options.orders:
             self._give_up(f"the client gave up, see {self._log('client')}")
+        await asyncio.wait({striking})
 
     async def _watch(self) -> None:
         """Notice if a process ends by itself, or nothing moves."""
@@ -249,7 +252,7 @@ class _Driver:
             for service in self._suspended - before:
                 self._display.event(
                     f"the breaker of {service} is open: intake is suspended, "
-                    f"{sight.suspended[service]} orders wait",
+                    f"orders waiting: {sight.suspended[service]}",
                     "yellow",
                 )
             for service in before - self._suspended:

@@ -23,7 +23,8 @@ class Kill:
     after: int
     """Answered orders."""
     pause_s: float
-    """Seconds to wait on top, so that no kill is in step with a report."""
+    """Seconds to wait on top, so that no kill is in step with a report. Short: few
+    orders are answered meanwhile, so that some are left to strike."""
 
 
 @dataclass(frozen=True)
@@ -49,5 +50,5 @@ def make_plan(
             plan.append(Outage(after, outage_s))
         else:
             number = 1 + sum(isinstance(past, Kill) for past in plan)
-            plan.append(Kill(number, after, dice.uniform(0, 0.1)))
+            plan.append(Kill(number, after, dice.uniform(0, 0.02)))
     return plan

@@ -54,7 +54,7 @@ def output_and_folder(
 ) -> Generator[tuple[str, Path], None, None]:
     """Run the demo once; what it printed, and where it left what it made."""
     folder = tmp_path_factory.mktemp("demo") / "data"
-    options = [f"--orders={ORDERS}", "--kills=1", "--outage=0.5", "--in-flight=10"]
+    options = [f"--orders={ORDERS}", "--kills=1", "--outage=0.5"]
     with demo(folder, *options, "--seed=7") as process:
         output, _ = process.communicate(timeout=END_S)
     assert process.returncode == 0, output
