@@ -91,7 +91,7 @@ class Clients:
             later_s = at_s + chance.choice((0.0, 0.001, 0.05, 1.0)) * chance.random()
             tasks.append(group.create_task(self._order(order, later_s)))
         if chance.random() < self.plan.cancel:
-            after_s = chance.choice((0.001, 0.1, 3.0)) * chance.random()
+            after_s = chance.choice((0.001, 0.1, 3.0, 15.0)) * chance.random()
             tasks.append(group.create_task(self._cancel(order, at_s + after_s)))
         return tasks
 

@@ -90,7 +90,7 @@ def draw_plan(seed: int) -> Plan:
         fail=_rate(chance, 0.4),
         odd=_rate(chance, 0.3),
         lost=_rate(chance, 0.4),
-        hang=_rate(chance, 0.15),
+        hang=_rate(chance, 0.3),
         blocked=_rate(chance, 0.1),
         blocked_s=chance.uniform(0.1, 5),
         latency_s=chance.choice((0.0005, 0.01, 0.1)),
@@ -132,7 +132,7 @@ def draw_plan(seed: int) -> Plan:
         stalls=_rate(chance, 0.05),
         collects=chance.choice((0.0, 0.0, 0.0, 0.003)),
         vanish=_rate(chance, 0.5),
-        cancel=_rate(chance, 0.8),
+        cancel=0.8 if chance.random() < 0.2 else _rate(chance, 0.8),
         asks_again=chance.random(),
     )
 
