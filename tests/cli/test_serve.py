@@ -1,6 +1,7 @@
 """``coordinator serve``, as a real process."""
 
 import asyncio
+import shutil
 import signal
 from pathlib import Path
 
@@ -36,6 +37,7 @@ class OrderFailed(msgspec.Struct):
     reason: str
 
 
+ORDER = PlaceOrder("o-1", "sku", 5)
 CODEC = JsonCodec(Registry([PlaceOrder, Count], [Receipt, int, OrderFailed]))
 
 
@@ -107,12 +109,12 @@ def test_a_second_sigterm_ends_it_at_once(tmp_path: Path, module: str) -> None:
     asyncio.run(main())
 
 
-async def _lost_or_failed(client: Client) -> None:
+async def _lost_or_failed(client: Client, order: PlaceOrder = ORDER) -> None:
     try:
-        result = await client.send(PlaceOrder("o-1", "sku", 5))
+        result = await client.send(order)
     except Exception:  # noqa: BLE001 -- whichever way the connection breaks
         return
-    assert isinstance(result, OrderFailed)
+    assert isinstance(result, OrderFailed | Receipt)
 
 
 def test_it_listens_on_every_address_and_prints_one_line_each(tmp_path: Path) -> None:
@@ -147,6 +149,23 @@ def test_a_journal_in_use_is_refused_and_names_the_process(tmp_path: Path) -> No
             assert f"pid {server.pid}" in second.stderr
             assert len(second.stderr.splitlines()) == 1
             assert await server.stop() == 0
+
+    asyncio.run(main())
+
+
+def test_a_journal_that_fails_ends_it_with_1(tmp_path: Path) -> None:
+    async def main() -> None:
+        url = "file:./journal?segment_mib=1"
+        async with serving(tmp_path, SHOP, journal=url) as server:
+            async with await Client.connect(*server.address, CODEC) as client:
+                assert await client.send(Count(1)) == 2
+                # The next segment can't be made in a folder that is gone.
+                shutil.rmtree(tmp_path / "journal" / "p0")
+                for number in range(3):
+                    order = PlaceOrder(f"o-{number}", "s" * 500_000, 5)
+                    await _lost_or_failed(client, order)
+            assert await server.exited() == 1
+            assert "the journal failed" in server.log
 
     asyncio.run(main())
 
