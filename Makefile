@@ -73,4 +73,5 @@ format: $(STAMP) ## format the code and fix what can be fixed
 
 .PHONY: clean
 clean: ## remove everything that can be made again
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache \
+	  .hypothesis .coverage demo-data
