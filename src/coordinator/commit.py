@@ -84,6 +84,7 @@ class GroupCommit:
         self._loop = asyncio.get_running_loop()
         self._open: _Group | None = None
         self._closed: deque[_Group] = deque()
+        self._writing: _Group | None = None
         self._writer: asyncio.Task[None] | None = None
         self._failure: JournalError | None = None
         self._patient = True
@@ -92,6 +93,7 @@ class GroupCommit:
         """Put *record* at `next`, and return what is done once it is durable.
 
         Raises:
+            EncodeError: It is too large; nothing was appended.
             JournalError: The partition is dead or closed; nothing was appended.
         """
         if self._failure is not None:
@@ -122,12 +124,11 @@ class GroupCommit:
         Raises:
             JournalError: It will never be.
         """
-        last = self._open or (self._closed[-1] if self._closed else None)
+        last = self._open or (self._closed[-1] if self._closed else self._writing)
         if last is not None:
+            # Not the writer's end: it has none while others go on appending.
             await last.done
-        elif self._writer is not None:
-            await asyncio.wait({self._writer})
-        if self._failure is not None:
+        elif self._failure is not None:
             raise self._failure
 
     def stop_waiting(self) -> None:
@@ -146,6 +147,8 @@ class GroupCommit:
             except JournalError:
                 return  # reported through on_failure
             self._failure = JournalClosedError("the journal was closed")
+            if self._writer is not None:
+                await asyncio.wait({self._writer})
 
     async def _write(self) -> None:
         try:
@@ -161,6 +164,7 @@ class GroupCommit:
                     self._fail(group, broken)
                     return
                 group.done.set_result(None)
+                self._writing = None
                 # The waiters wake in the coming loop turn, and what they append then
                 # goes into one group.
                 await asyncio.sleep(0)
@@ -169,9 +173,10 @@ class GroupCommit:
 
     def _take(self) -> _Group | None:
         if self._closed:
-            return self._closed.popleft()
-        group, self._open = self._open, None
-        return group
+            self._writing = self._closed.popleft()
+        else:
+            self._writing, self._open = self._open, None
+        return self._writing
 
     async def _write_group(self, group: _Group) -> None:
         partition = self.partition
@@ -202,6 +207,6 @@ class GroupCommit:
             failed.done.set_exception(error)
             failed.done.exception()  # retrieved: there may be nobody left waiting
         self._closed.clear()
-        self._open = None
+        self._open = self._writing = None
         if not isinstance(error, JournalClosedError):
             self._on_failure(error)
