@@ -155,6 +155,7 @@ class _Simulation:
         loop = self.loop = self._make_loop(life, plan)
         try:
             end = loop.run_until_complete(self._process(life, plan))
+            gc.collect()  # what failed and was not looked at is told by its end
         except DeadError:
             end = life.cause
         except (DeadlockError, LivelockError) as error:
