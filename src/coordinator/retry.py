@@ -50,7 +50,7 @@ class DueQueue(Generic[T]):
     """
 
     def __init__(self) -> None:
-        # The number breaks ties, first in first out, and keeps items from being compared.
+        # The number breaks ties, first in first out, so that no items are compared.
         # An entry is dead once `_entries` has another one, or none, for its item.
         self._heap: list[tuple[float, int, T]] = []
         self._entries: dict[T, tuple[float, int, T]] = {}
