@@ -3,11 +3,13 @@
 first SIGTERM or SIGINT    stop accepting --> running steps end, up to the deadline
                            --> flush --> exit 0
 second one                 at once; nothing acknowledged is lost by that either
+steps that won't stop      cut off after `ServeOptions.cut_off_s`, exit 1
 the journal fails          at once, exit 1: only a new process may trust the disk
 """
 
 import asyncio
 import logging
+import os
 import signal
 from collections.abc import Callable
 from typing import Any
@@ -32,6 +34,9 @@ class ServeOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Host and port pairs for cmd-stream; port 0 for any free one."""
     drain_s: float = 30.0
     """Seconds that running steps have to end after the first SIGTERM."""
+    cut_off_s: float = 10.0
+    """Seconds that closing may take, before the process ends without it: a step that
+    swallows its cancellation would keep it for ever. Nothing acknowledged is lost."""
     server_info: bytes | None = None
     """What cmd-stream clients must expect; None for the protocol's default."""
 
@@ -55,10 +60,16 @@ async def serve(
     """
     stopping, at_once = asyncio.Event(), asyncio.Event()
 
-    def stop() -> None:
-        (at_once if stopping.is_set() else stopping).set()
-
     loop = asyncio.get_running_loop()
+    cut_offs: list[asyncio.TimerHandle] = []
+
+    def stop() -> None:
+        if stopping.is_set():
+            at_once.set()
+            return
+        stopping.set()
+        cut_offs.append(loop.call_later(options.drain_s + options.cut_off_s, _cut_off))
+
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     info = options.server_info
@@ -77,11 +88,20 @@ async def serve(
                 return await _run(coordinator, intake, options, stopping, at_once)
             finally:
                 admin.stop_accepting()
+                cut_offs.append(loop.call_later(options.cut_off_s, _cut_off))
     finally:
         await intake.server.aclose()
         await admin.aclose()
+        for cut_off in cut_offs:
+            cut_off.cancel()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
+
+
+def _cut_off() -> None:
+    _LOGGER.critical("some steps ignore their cancellation: ending without them")
+    logging.shutdown()
+    os._exit(1)
 
 
 async def _listen_to_operators(admin: AdminServer) -> None:

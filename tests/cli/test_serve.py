@@ -109,6 +109,39 @@ def test_a_second_sigterm_ends_it_at_once(tmp_path: Path, module: str) -> None:
     asyncio.run(main())
 
 
+STUBBORN = SHOP.replace(
+    'return await self._do("book", order)',
+    """Path("shipping.hangs").touch()
+        while True:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                pass""",
+)
+
+
+@pytest.mark.parametrize("signals", [1, 2])
+def test_a_step_that_swallows_its_cancellation_is_cut_off(
+    tmp_path: Path, signals: int
+) -> None:
+    async def main() -> None:
+        options = ("--drain", "0" if signals == 1 else "600", "--cut-off", "0.1")
+        async with serving(tmp_path, STUBBORN, *options) as server:
+            client = await Client.connect(*server.address, CODEC)
+            async with client, asyncio.TaskGroup() as group:
+                sending = group.create_task(_lost_or_failed(client))
+                await eventually((tmp_path / "shipping.hangs").exists)
+                server.signal(signal.SIGTERM)
+                await eventually(lambda: "stopping" in server.log)
+                if signals == 2:
+                    server.signal(signal.SIGTERM)
+                assert await server.exited() == 1
+                await sending
+            assert "ignore their cancellation" in server.log
+
+    asyncio.run(main())
+
+
 async def _lost_or_failed(client: Client, order: PlaceOrder = ORDER) -> None:
     try:
         result = await client.send(order)

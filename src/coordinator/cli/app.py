@@ -92,6 +92,10 @@ def serve(
         float,
         typer.Option(min=0, help="Seconds that running steps have to end on SIGTERM."),
     ] = 30.0,
+    cut_off: Annotated[
+        float,
+        typer.Option(min=0, help="Seconds for steps that do not heed being stopped."),
+    ] = 10.0,
     info: Annotated[
         str | None,
         typer.Option(help="ServerInfo that cmd-stream clients must expect."),
@@ -108,6 +112,7 @@ def serve(
     options = ServeOptions(
         listen=tuple(map(parse_address, listen)),
         drain_s=drain,
+        cut_off_s=cut_off,
         server_info=None if info is None else info.encode(),
     )
     code = run_server(
