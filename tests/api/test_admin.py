@@ -217,6 +217,7 @@ def test_who_waits_is_told_when_the_coordinator_stops(tmp_path: Path) -> None:
                 failed = await anext(results)
             assert isinstance(failed, messages.Failed)
             assert failed.kind == "unavailable"
+            assert "goes on at the next start" in failed.message
             admin.stop_accepting()
 
     asyncio.run(_bounded(main()))

@@ -48,6 +48,7 @@ from coordinator.errors import (
     CommandTypeError,
     CoordinatorError,
     DecodeError,
+    JournalError,
     UnknownWorkflowError,
     WorkflowStateError,
 )
@@ -127,6 +128,14 @@ class AdminServer:
     async def _handle(self, command: Any, reply: Reply) -> None:
         try:
             answer = await self._answer(command, reply)
+        except JournalError as error:
+            # Not a refusal: it may have been accepted, and sending it again would make
+            # two of a command that has no key.
+            answer = Failed(
+                kind="unavailable",
+                message=f"{error}; what was accepted goes on at the next start, and "
+                f"nobody knows whether this was",
+            )
         except CoordinatorError as error:
             answer = Failed(kind=_kind_of(error), message=str(error))
         if not reply.finished:
