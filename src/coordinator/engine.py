@@ -33,7 +33,7 @@ from coordinator.errors import (
     JournalError,
     NotAcceptedError,
 )
-from coordinator.execution import Execution
+from coordinator.execution import MEND, Execution
 from coordinator.log import Log, LogOptions
 from coordinator.model import Random, Retry, WorkflowId, format_workflow_id
 from coordinator.operators import Operators
@@ -441,8 +441,10 @@ class Engine:
             return Parked()
         try:
             command = self._decode(run)
-        except (CommandTypeError, DecodeError) as error:
+        except CommandTypeError as error:
             return StuckVerdict(str(error))
+        except DecodeError as error:
+            return StuckVerdict(f"{error}{MEND}")
         assert self.journal is not None
         execution = Execution(
             self,

@@ -59,9 +59,12 @@ from coordinator.saga import (
 from coordinator.state import WorkflowState
 from coordinator.workflow import Names, RecordedOutcome, Step, Workflow
 
-__all__ = ["Execution", "Host"]
+__all__ = ["MEND", "Execution", "Host"]
 
 T = TypeVar("T")
+
+MEND = "; mend the code, then retry"
+"""What to do about what does not fit: said where a workflow gets stuck by it."""
 
 
 class Host(Protocol):
@@ -209,7 +212,7 @@ class Execution:
         try:
             return await self._judge(result, error)
         except EncodeError as unstorable:
-            return Stuck(f"how it ended: {unstorable}")
+            return Stuck(f"how it ended: {unstorable}{MEND}")
 
     async def _judge(self, result: Any, error: BaseException | None) -> Verdict:
         attempt = self.attempt
@@ -235,7 +238,7 @@ class Execution:
         step = self._failed_step
         name = f"{step.id}" if step is not None else "exec"
         if isinstance(cause, ConcurrentStepsError | DecodeError | EncodeError):
-            return Stuck(f"{name}: {cause}")
+            return Stuck(f"{name}: {cause}{MEND}")
         policy = (step.retry_policy if step is not None else None) or self._host.retry
         key = (step.id if step is not None else StepId("", 0), self._failed_direction)
         failures = self._failures.get(key, 0)
@@ -262,7 +265,7 @@ class Execution:
         try:
             data, _ = values.round_trip(result, self._result_type)
         except EncodeError as error:
-            return Stuck(f"the result: {error}")
+            return Stuck(f"the result: {error}{MEND}")
         attempt = self.attempt
         ignored: tuple[str, ...] = ()
         # Each step that a completing run asked for is recorded; so if there are as many
@@ -524,18 +527,21 @@ class Execution:
     ) -> None:
         """Write down what a service said; durable on return."""
         host, (name, occurrence) = self._host, step.id
-        durable = self._append(
-            Outcome(
-                self._state.position,
-                name,
-                occurrence,
-                value,
-                host.now(),
-                direction,
-                status,
-                step.service_name,
-            )
+        outcome = Outcome(
+            self._state.position,
+            name,
+            occurrence,
+            value,
+            host.now(),
+            direction,
+            status,
+            step.service_name,
         )
+        try:
+            durable = self._append(outcome)
+        except EncodeError as error:
+            self._stop(step, error)  # whatever exec makes of it
+            raise
         if direction is Direction.DO:
             self.attempt.learned()
         if self._failures:

@@ -24,7 +24,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from coordinator.errors import DecodeError
+from coordinator.errors import DecodeError, EncodeError
 from coordinator.model import Direction, EndStatus, OutcomeStatus
 
 __all__ = [
@@ -190,8 +190,19 @@ _DECODER: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(Record)
 
 
 def encode_record(record: Record) -> bytes:
-    """Encode *record*, without the length that the batch puts before it."""
-    return _ENCODER.encode(record)
+    """Encode *record*, without the length that the batch puts before it.
+
+    Raises:
+        EncodeError: It is larger than `RECORD_SIZE_MAX`. What is in it comes from users
+            and their clients, so this is no bug of ours.
+    """
+    data = _ENCODER.encode(record)
+    if len(data) > RECORD_SIZE_MAX:
+        raise EncodeError(
+            f"a record of {len(data)} bytes can't be stored, the limit is "
+            f"{RECORD_SIZE_MAX}; keep what is large elsewhere, and its place here"
+        )
+    return data
 
 
 def decode_record(data: bytes | memoryview) -> Record:
