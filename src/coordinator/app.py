@@ -40,6 +40,8 @@ def _now_us() -> int:
 class _Waiter:
     """A caller in this process."""
 
+    __slots__ = ("accepted_id", "outcome")
+
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.accepted_id: asyncio.Future[WorkflowId] = loop.create_future()
         self.outcome: asyncio.Future[Outcome] = loop.create_future()
@@ -174,9 +176,12 @@ class Coordinator(Generic[ReceiverT]):
             results: The result classes, in the order of their cmd-stream numbers. By
                 default what the commands return, in their order, then *failure*.
             failure: A result class that tells a cmd-stream client that its command did
-                not complete; called with ``workflow``, ``status`` (``compensated``,
-                ``cancelled`` or ``stuck``) and ``reason``, all strings. Without it the
-                connection is closed, as the protocol has no other word.
+                not complete; called with ``workflow``, ``status`` and ``reason``, all
+                strings. The status is ``compensated``, ``cancelled``, ``stuck``,
+                ``refused`` (not taken in: nothing was done) or ``completed`` (only the
+                result can't be sent). Without it the connection is closed, as the
+                protocol has no other word. It is closed in any case where nobody knows:
+                when the coordinator stops, or its journal fails.
             options: Bounds.
             clock: Microseconds since 1970; for tests.
             random: For jitter; for tests.

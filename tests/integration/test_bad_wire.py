@@ -9,10 +9,11 @@ from tests.integration.support import (
     ask,
     changed,
     charges,
+    cli,
     client_of,
     listed,
 )
-from tests.integration.till_app import Greet, Order, Receipt
+from tests.integration.till_app import Greet, Order, OrderFailed, Receipt
 from tests.processes import TIMEOUT_S, Server, eventually, serving
 
 MIB = 1024 * 1024
@@ -129,6 +130,45 @@ def test_a_command_whose_own_code_fails_on_arrival_ends_its_connection_only(
             assert "no attribute 'missing'" in server.log
             assert await bystander.send(Greet("you")) == "hello you"
             assert await server.stop() == 0
+
+    asyncio.run(main())
+
+
+def test_a_result_that_can_not_be_sent_is_told_and_the_connection_lives(
+    tmp_path: Path,
+) -> None:
+    large = changed(("Receipt(self.id, paid)", 'Receipt(self.id, "x" * 17_000_000)'))
+
+    async def main() -> None:
+        async with serving(tmp_path, large) as server:
+            answer = await ask(server, Order("o-1"))
+            assert isinstance(answer, OrderFailed)
+            assert answer.status == "completed"
+            assert "the limit is 16777216" in answer.reason
+            assert (
+                answer.workflow in (await cli(tmp_path, "show", answer.workflow)).stdout
+            )
+            assert await server.stop() == 0
+
+    asyncio.run(main())
+
+
+def test_an_old_result_that_no_longer_fits_is_told_and_the_connection_lives(
+    tmp_path: Path,
+) -> None:
+    grown = changed(("    paid: str\n", "    paid: int\n"))
+
+    async def main() -> None:
+        async with serving(tmp_path, SOURCE) as server:
+            assert await ask(server, Order("o-1")) == Receipt("o-1", "paid-o-1")
+            assert await server.stop() == 0
+        async with serving(tmp_path, grown) as server:
+            answer = await ask(server, Order("o-1"))
+            assert isinstance(answer, OrderFailed)
+            assert answer.status == "completed"
+            assert "does not fit Receipt: Expected `int`, got `str`" in answer.reason
+            assert await server.stop() == 0
+        assert charges(tmp_path) == {"o-1": 1}
 
     asyncio.run(main())
 

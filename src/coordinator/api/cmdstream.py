@@ -26,7 +26,7 @@ from cmdstream.codecs.json import JsonBody
 from coordinator import values
 from coordinator.app import Coordinator, command_key
 from coordinator.engine import Engine
-from coordinator.errors import CoordinatorError, DecodeError
+from coordinator.errors import CoordinatorError, DecodeError, JournalError
 from coordinator.model import EndStatus, WorkflowId
 from coordinator.runs import Outcome, Submission
 
@@ -127,13 +127,23 @@ class _Asker:
         """Nothing: the protocol has no word for it."""
 
     def ended(self, outcome: Outcome) -> None:
-        if outcome.status is EndStatus.COMPLETED:
-            self._send(values.decode(outcome.value, self._result_type))
-        else:
+        if outcome.status is not EndStatus.COMPLETED:
             self._send_failure(outcome.workflow_id, *_failure_of(outcome))
+            return
+        try:
+            self._send(values.decode(outcome.value, self._result_type))
+        except (CmdStreamError, DecodeError) as error:
+            # Not by closing: the client would ask again by key, for ever.
+            problem = f"its result can't be sent: {error}"
+            self._send_failure(outcome.workflow_id, "completed", problem)
 
     def refused(self, error: CoordinatorError) -> None:
-        self._send_failure(WorkflowId(""), "refused", str(error))
+        if isinstance(error, JournalError):
+            # It may have been accepted, and goes on at the next start then. "Refused"
+            # would make the client send it a second time, as another one.
+            self._hang_up(f"nobody knows what became of the command: {error}")
+        else:
+            self._send_failure(WorkflowId(""), "refused", str(error))
 
     def forget(self) -> None:
         self._reply.finish()
@@ -141,21 +151,28 @@ class _Asker:
     def _send_failure(self, workflow_id: WorkflowId, status: str, reason: str) -> None:
         if self._reply.closed or self._failure is None:
             what = f"workflow {workflow_id}" if workflow_id else "the command"
-            if not self._reply.finished:
-                self._reply.fail(f"{what} was {status}: {reason}")
+            self._hang_up(f"{what} is {status}: {reason}")
             return
-        self._send(self._failure(workflow=workflow_id, status=status, reason=reason))
+        try:
+            self._send(
+                self._failure(workflow=workflow_id, status=status, reason=reason)
+            )
+        except Exception as error:  # noqa: BLE001 -- the user's class may do anything
+            self._hang_up(f"the failure can't be sent: {error}", error)
+
+    def _hang_up(self, reason: str, error: Exception | None = None) -> None:
+        if not self._reply.finished:
+            self._reply.fail(reason, error)
 
     def _send(self, result: object) -> None:
-        reply = self._reply
-        if reply.finished:
-            return  # a stuck workflow was told of before; only one answer fits
-        try:
-            reply.send_nowait(result)
-        except CmdStreamError as error:
-            reply.fail(f"the result can't be sent: {error}", error)
-        else:
-            reply.finish()
+        """Send the one answer.
+
+        Raises:
+            CmdStreamError: It can't be sent; nothing was.
+        """
+        if not self._reply.finished:  # a stuck workflow was told of before
+            self._reply.send_nowait(result)
+            self._reply.finish()
 
 
 def _failure_of(outcome: Outcome) -> tuple[str, str]:
