@@ -2,22 +2,30 @@
 
 `Coordinator` runs commands; a command's `exec` sees a `Workflow`; a service says
 `Refused`, `CommandDelayed` or `CommandBlocked` when it does not simply return.
+
+The names below are imported when they are first used, so that a process which needs
+only a part (the command line's ``--help``, say) does not wait for all of it.
 """
 
-from coordinator.app import Coordinator, Handle
-from coordinator.context import StepContext, current_step
-from coordinator.engine import EngineOptions as Options
-from coordinator.errors import (
-    CommandBlocked,
-    CommandDelayed,
-    CoordinatorError,
-    NotAcceptedError,
-    Refused,
-    WorkflowCancelledError,
-    WorkflowStuckError,
-)
-from coordinator.model import Retry
-from coordinator.workflow import Command, Step, Workflow
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from coordinator.app import Coordinator, Handle
+    from coordinator.context import StepContext, current_step
+    from coordinator.engine import EngineOptions as Options
+    from coordinator.errors import (
+        CommandBlocked,
+        CommandDelayed,
+        CoordinatorError,
+        NotAcceptedError,
+        Refused,
+        WorkflowCancelledError,
+        WorkflowStuckError,
+    )
+    from coordinator.log import LogOptions
+    from coordinator.model import Retry
+    from coordinator.workflow import Command, Step, Workflow
 
 __all__ = [
     "Command",
@@ -26,6 +34,7 @@ __all__ = [
     "Coordinator",
     "CoordinatorError",
     "Handle",
+    "LogOptions",
     "NotAcceptedError",
     "Options",
     "Refused",
@@ -37,3 +46,27 @@ __all__ = [
     "WorkflowStuckError",
     "current_step",
 ]
+
+_HOMES = {
+    "Command": "workflow",
+    "Coordinator": "app",
+    "Handle": "app",
+    "LogOptions": "log",
+    "Options": "engine",
+    "Retry": "model",
+    "Step": "workflow",
+    "StepContext": "context",
+    "Workflow": "workflow",
+    "current_step": "context",
+}
+"""The module of each name; `errors` for the rest."""
+
+
+def __getattr__(name: str) -> Any:
+    """Import *name* from its module (PEP 562)."""
+    if name not in __all__:
+        raise AttributeError(f"module 'coordinator' has no attribute {name!r}")
+    module = importlib.import_module(f"coordinator.{_HOMES.get(name, 'errors')}")
+    value = getattr(module, "EngineOptions" if name == "Options" else name)
+    globals()[name] = value
+    return value

@@ -6,6 +6,7 @@ import inspect
 import traceback
 from collections.abc import Callable, Coroutine, Generator
 from concurrent.futures import Executor
+from pathlib import Path
 from typing import Any
 
 from coordinator.context import _CURRENT, StepContext
@@ -13,6 +14,7 @@ from coordinator.errors import CommandDelayed, Refused
 
 __all__ = ["call", "describe"]
 
+_HERE = Path(__file__).parent
 TRACEBACK_SIZE_MAX = 4000
 """Characters of a traceback that are kept, from its end."""
 
@@ -120,5 +122,10 @@ def describe(error: BaseException) -> str:
     text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     if isinstance(error, CommandDelayed | Refused | TimeoutError | ConnectionError):
         return text
-    lines = "".join(traceback.format_exception(error))
+    report = traceback.TracebackException.from_exception(error)
+    # Our own frames say nothing about the user's bug.
+    report.stack = traceback.StackSummary.from_list(
+        [frame for frame in report.stack if Path(frame.filename).parent != _HERE]
+    )
+    lines = "".join(report.format())
     return f"{text}\n{lines[-TRACEBACK_SIZE_MAX:]}"

@@ -57,6 +57,10 @@ __all__ = ["Engine", "EngineOptions"]
 
 _LOGGER = logging.getLogger("coordinator")
 
+ABANDON_S = 10.0
+"""Seconds that cancelled workflows have to end when the coordinator closes: user code
+may swallow a cancellation, but not keep us from closing."""
+
 
 class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     """The engine's bounds."""
@@ -107,6 +111,7 @@ class Engine:
         )
         self.admission = Admission(options.commands_max, options.probes)
         self.suspended = self.admission.suspensions
+        self._told_suspended: dict[str, None] = {}
         self.journal: Journal | None = None
         self._options = options
         self._commands = {command.name: command for command in commands}
@@ -233,8 +238,14 @@ class Engine:
             if run.task is not None:
                 run.task.cancel()
         tasks = {run.task for run in self._active if run.task is not None}
-        if tasks:
-            await asyncio.wait(tasks)
+        if not tasks:
+            return
+        _, stubborn = await asyncio.wait(tasks, timeout=ABANDON_S)
+        if stubborn:
+            _LOGGER.error(
+                "%d steps do not end although they were cancelled; left behind",
+                len(stubborn),
+            )
 
     def _fail(self, error: JournalError) -> None:
         """The journal is dead: nothing more can be acknowledged, so nothing is done."""
@@ -364,12 +375,26 @@ class Engine:
         """Let in who may come in now, in the order they came."""
         if self._closing:
             return
+        if self.suspended or self._told_suspended:
+            self._tell_suspensions()
         while len(self._door) and (entry := self._door.pop(self._is_open_to)):
             submission, caller = entry
             # Another of the same key may have come in before it.
             if not (submission.key and self._attach(submission, caller)):
                 self._accept(submission, caller)
         self.on_door()
+
+    def _tell_suspensions(self) -> None:
+        """Log which services were suspended, and which answer again."""
+        told, self._told_suspended = self._told_suspended, dict.fromkeys(self.suspended)
+        for service in self.suspended:
+            if service not in told:
+                _LOGGER.warning(
+                    "service %s is suspended: new commands that need it wait", service
+                )
+        for service in told:
+            if service not in self.suspended:
+                _LOGGER.warning("service %s answers again", service)
 
     def _is_open_to(self, type_: str) -> bool:
         return not self._closed_to(type_)

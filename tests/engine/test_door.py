@@ -1,6 +1,7 @@
 """Who may come in: the limit, suspended services, equal keys, and the end."""
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -343,3 +344,29 @@ def test_a_coordinator_that_is_not_started_says_so() -> None:
             await coordinator.start()
 
     run(main())
+
+
+@dataclass
+class Stubborn:
+    """Swallows every cancellation."""
+
+    async def exec(self, workflow: Workflow, shop: Shop) -> None:
+        await workflow.step(shop.payments.do)
+        while True:
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(3)
+
+
+def test_user_code_that_swallows_cancellations_does_not_keep_us_from_closing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    shop = Shop()
+
+    async def main() -> None:
+        async with make(shop, Stubborn) as coordinator:
+            handle = await coordinator.submit(Stubborn())
+            await until(lambda: coordinator.workflow(handle.id).outcomes)
+            await asyncio.sleep(1)
+
+    run(main())
+    assert "do not end although they were cancelled" in caplog.text

@@ -8,7 +8,6 @@ which is the protocol's only other word. While the doors are closed no connectio
 read from.
 """
 
-import functools
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -17,13 +16,12 @@ from cmdstream import (
     CmdStreamError,
     CommandReceived,
     JsonCodec,
-    Registry,
     Reply,
     Server,
     ServerOptions,
 )
-from cmdstream.codecs.json import JsonBody
 from coordinator import values
+from coordinator.api.bodies import body_of, codec_of
 from coordinator.app import Coordinator, command_key
 from coordinator.engine import Engine
 from coordinator.errors import CoordinatorError, DecodeError, JournalError
@@ -40,7 +38,7 @@ CODEC = "json"
 
 def json_codec(coordinator: Coordinator[Any]) -> JsonCodec:
     """Return the codec that clients of *coordinator* have to use, too."""
-    return JsonCodec(Registry(coordinator.commands, coordinator.results))
+    return codec_of(coordinator.commands, coordinator.results)
 
 
 def read_json_payload(payload: bytes, class_: Any) -> Any:
@@ -50,14 +48,9 @@ def read_json_payload(payload: bytes, class_: Any) -> Any:
         DecodeError: It does not fit *class_* (any more).
     """
     try:
-        return _body_of(class_).decode(payload)
+        return body_of(class_).decode(payload)
     except CmdStreamError as error:
         raise DecodeError(f"{class_.__name__}: {error}") from error
-
-
-@functools.cache
-def _body_of(class_: type[Any]) -> JsonBody:
-    return JsonBody(class_)
 
 
 class CmdStreamIntake:

@@ -1,0 +1,87 @@
+"""The cmd-stream intake, with a real client on a real socket."""
+
+import asyncio
+from dataclasses import dataclass
+
+import pydantic
+import pytest
+
+from cmdstream import Client, CmdStreamError
+from coordinator import Coordinator, Refused, Workflow
+from coordinator.api.cmdstream import (
+    CmdStreamIntake,
+    json_codec,
+    read_json_payload,
+)
+from coordinator.errors import DecodeError
+from coordinator.journals.memory import MemoryJournal
+
+
+class Money(pydantic.BaseModel):
+    """A Pydantic result."""
+
+    cents: int
+
+
+class Pay(pydantic.BaseModel):
+    """A Pydantic command."""
+
+    order: str
+    price: Money
+
+    async def exec(self, workflow: Workflow, receiver: None) -> Money:
+        if self.price.cents < 0:
+            raise Refused("less than nothing")
+        return Money(cents=self.price.cents + 1)
+
+
+@dataclass
+class Failed:
+    """What did not complete."""
+
+    workflow: str
+    status: str
+    reason: str
+
+
+def test_pydantic_models_are_commands_and_results_like_any_others() -> None:
+    async def main() -> None:
+        coordinator = Coordinator(
+            None, commands=[Pay], failure=Failed, journal=MemoryJournal()
+        )
+        intake = CmdStreamIntake(coordinator)
+        async with coordinator, intake.server:
+            host, port = await intake.listen("127.0.0.1", 0)
+            codec = json_codec(coordinator)
+            async with await Client.connect(host, port, codec) as client:
+                assert await client.send(Pay(order="o", price=Money(cents=1))) == Money(
+                    cents=2
+                )
+                answer = await client.send(Pay(order="o", price=Money(cents=-1)))
+                assert answer == Failed("0-3", "compensated", "less than nothing")
+
+    asyncio.run(main())
+
+
+def test_a_failure_without_a_failure_class_closes_the_connection() -> None:
+    async def main() -> None:
+        coordinator = Coordinator(None, commands=[Pay], journal=MemoryJournal())
+        intake = CmdStreamIntake(coordinator)
+        async with coordinator, intake.server:
+            host, port = await intake.listen("127.0.0.1", 0)
+            codec = json_codec(coordinator)
+            async with await Client.connect(host, port, codec) as client:
+                with pytest.raises(CmdStreamError):
+                    await client.send(Pay(order="o", price=Money(cents=-1)))
+
+    asyncio.run(main())
+
+
+def test_a_stored_payload_that_does_not_fit_its_class_any_more_says_so() -> None:
+    assert read_json_payload(b'{"order":"o","price":{"cents":1}}', Pay) == Pay(
+        order="o", price=Money(cents=1)
+    )
+    with pytest.raises(DecodeError, match="Pay: "):
+        read_json_payload(b'{"order":"o"}', Pay)
+    with pytest.raises(DecodeError, match="Failed: "):
+        read_json_payload(b'{"workflow":1}', Failed)
