@@ -16,6 +16,7 @@ from coordinator.commit import (
     GroupCommit,
 )
 from coordinator.errors import (
+    EncodeError,
     FencedError,
     JournalBrokenError,
     JournalClosedError,
@@ -24,7 +25,7 @@ from coordinator.errors import (
     UncertainError,
 )
 from coordinator.model import Position
-from coordinator.records import Resumed, encode_record
+from coordinator.records import RECORD_SIZE_MAX, Resumed, encode_record
 
 FIRST = Position(41)
 """Where the partition ends when it is opened."""
@@ -254,6 +255,21 @@ def test_groups_become_durable_in_the_order_in_which_they_were_appended() -> Non
                 await asyncio.sleep(0.4)
         assert "".join(done) == "".join(disk.names) == "".join(letters())
         assert max(disk.sizes) > 1
+
+    run(main())
+
+
+def test_a_record_that_is_too_large_is_refused_and_hurts_nobody_else() -> None:
+    async def main() -> None:
+        disk = Disk()
+        commit = opened(disk)
+        commit.append(record("a"))
+        with pytest.raises(EncodeError, match="can't be stored"):
+            commit.append(record(size=RECORD_SIZE_MAX))
+        commit.append(record("b"))
+        assert commit.next == FIRST + 2
+        await commit.flush()
+        assert disk.names == ["a", "b"]
 
     run(main())
 

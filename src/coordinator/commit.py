@@ -96,9 +96,22 @@ class GroupCommit:
             EncodeError: It is too large; nothing was appended.
             JournalError: The partition is dead or closed; nothing was appended.
         """
+        return self.put(self.encode(record))
+
+    def encode(self, record: Record) -> bytes:
+        """Encode *record* for `put`, which does not fail if it follows at once.
+
+        Raises:
+            EncodeError: It is too large.
+            JournalError: The partition is dead or closed.
+        """
         if self._failure is not None:
             raise self._failure
-        data = encode_record(record)
+        return encode_record(record)
+
+    def put(self, data: bytes) -> Durable:
+        """Put an encoded record at `next`; what is returned is done when durable."""
+        assert self._failure is None
         group = self._open
         if group is None:
             group = self._open = _Group(self._loop)

@@ -22,6 +22,7 @@ from coordinator.commit import Durable, GroupCommit
 from coordinator.errors import (
     DecodeError,
     EncodeError,
+    JournalClosedError,
     JournalDamagedError,
     JournalError,
     JournalFullError,
@@ -72,7 +73,8 @@ class Log:
         self._clock = clock
         self._options = options
         self._on_failure = on_failure
-        self._commit = GroupCommit(partition, on_failure)
+        self._failed = False
+        self._commit = GroupCommit(partition, self._fail)
         self._checkpoint_at = options.checkpoint_size
         self._checkpoint_ends: list[int] = []
         self._checkpointing: asyncio.Task[None] | None = None
@@ -113,11 +115,12 @@ class Log:
             JournalError: The partition is dead.
         """
         commit = self._commit
-        position = commit.next
-        # Appended first: a dead partition must not change the state. Neither of the two
-        # gives control to anybody else in between.
-        durable = commit.append(record)
-        self.state.apply(position, record)
+        # What can't be written must not change the state; what can't follow must not be
+        # written, or no process could open the journal any more. So the first two may
+        # raise, the third does not, and nobody else gets control in between.
+        data = commit.encode(record)
+        self.state.apply(commit.next, record)
+        durable = commit.put(data)
         if commit.size >= self._checkpoint_at and self._checkpoints:
             self._checkpoint_at = commit.size + self._options.checkpoint_size
             self._checkpoints = False
@@ -179,6 +182,9 @@ class Log:
                     _LOGGER.warning(
                         "workflow %s keeps old segments: %s", workflow.id, error
                     )
+            # One that could not be carried pins the tail on. Without this, every
+            # checkpoint from now on would write all the others again.
+            ends.clear()
 
     async def _checkpoint_quietly(self) -> None:
         try:
@@ -187,11 +193,19 @@ class Log:
             _LOGGER.warning(
                 "no checkpoint of partition %d: %s", self.state.number, error
             )
+        except JournalClosedError:
+            pass  # nobody waits for space any more; `aclose` says what it could not do
         except JournalError as error:
-            self._on_failure(error)
+            self._fail(error)
         finally:
             self._checkpointing = None
             self._checkpoints = not self._closing
+
+    def _fail(self, error: JournalError) -> None:
+        """Tell that the partition is dead: once, though both its writers find out."""
+        if not self._failed:
+            self._failed = True
+            self._on_failure(error)
 
     async def aclose(self) -> None:
         """Flush, take a checkpoint if that can be done, give the partition up."""
