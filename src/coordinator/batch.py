@@ -200,5 +200,6 @@ def _check_kind(kind: bytes) -> None:
         raise BatchError("a batch starts here, its header is torn")
     raise NewerFormatError(
         f"batch of format {format_} with flags {flags}, crc kind {crc_kind} and "
-        f"{reserved}, unless it is damaged; this version reads format 1"
+        f"{reserved}, unless it is damaged; this version reads format 1, use the one "
+        f"that wrote it"
     )

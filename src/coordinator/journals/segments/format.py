@@ -225,7 +225,8 @@ def _check(data: bytes, magic: bytes, covered: bytes) -> None:
     # Behind the crc: a flipped bit is damage, not a newer version's doing.
     if format_ != _FORMAT or crc_kind != CRC_KIND_ZLIB:
         raise JournalFormatError(
-            f"format {format_} with crc kind {crc_kind}; this version reads format 1"
+            f"format {format_} with crc kind {crc_kind}; this version reads format 1, "
+            f"use the one that wrote it"
         )
 
 

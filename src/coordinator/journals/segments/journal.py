@@ -200,7 +200,8 @@ def read_journal_file(folder: Folder) -> Identity | None:
         file.close()
     if described.format != _FORMAT:
         raise JournalFormatError(
-            f"{path}: format {described.format}; this version reads format {_FORMAT}"
+            f"{path}: format {described.format}; this version reads format {_FORMAT}, "
+            f"use the one that wrote it"
         )
     if len(journal_id) != JOURNAL_ID_SIZE or described.partitions < 1:
         raise JournalDamagedError(path, 0, f"it says {described}")

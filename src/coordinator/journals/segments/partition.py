@@ -7,6 +7,7 @@ simulated loop replaces.
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Executor
 from itertools import islice
@@ -21,6 +22,8 @@ from coordinator.model import Position
 __all__ = ["SegmentPartition"]
 
 T = TypeVar("T")
+
+_LOGGER = logging.getLogger("coordinator")
 
 _SPACE_INTERVAL_S = 1.0
 """How often a full disk is asked again: soon enough for people, nothing for a CPU."""
@@ -42,6 +45,9 @@ class SegmentPartition:
         self._timer: asyncio.TimerHandle | None = None
         self._closing: asyncio.Future[None] | None = None
         self._loop = asyncio.get_running_loop()
+        self._told_full = False
+        if store.cut:
+            _LOGGER.warning("%s", store.cut)
         self._prepare_if_due()
 
     @classmethod
@@ -172,7 +178,19 @@ class SegmentPartition:
         self._preparing = None
         if (error := future.exception()) is not None:
             self._handle.failed(error)
-        elif self._store.full and self._handle.alive:
+            return
+        full = self._store.full
+        if full and not self._told_full:
+            _LOGGER.error(
+                "partition %d takes no new command until there is space, what runs "
+                "goes on: %s",
+                self.number,
+                full,
+            )
+        elif self._told_full and not full:
+            _LOGGER.warning("partition %d has space and takes commands", self.number)
+        self._told_full = bool(full)
+        if full and self._handle.alive:
             # By a timer: it recovers although nothing is written any more.
             self._timer = self._loop.call_later(_SPACE_INTERVAL_S, self._prepare)
 

@@ -135,7 +135,8 @@ class SegmentReader:
         chain: What was read so far; stands before the first batch when it begins.
         problem: Why no batch starts at `offset`, once `batches` has come to its end;
             empty if the file ends there.
-        torn: Whether `check_torn` found a torn tail at `offset`.
+        torn: Bytes of the torn tail that `check_torn` found at `offset`, 0 if none: up
+            to the last one that is not a zero.
     """
 
     def __init__(self, file: File, path: str, header: SegmentHeader) -> None:
@@ -144,7 +145,7 @@ class SegmentReader:
         self.chain = Chain(epoch=header.epoch, end=header.base, crc=header.previous_crc)
         self.offset = SEGMENT_HEADER_SIZE
         self.problem = ""
-        self.torn = False
+        self.torn = 0
 
     def go_on(self, chain: Chain, offset: int) -> None:
         """Begin where another reader of the same segment stopped."""
@@ -204,16 +205,16 @@ class SegmentReader:
             raise JournalDamagedError(self._path, self.offset, self.problem)
 
     def check_torn(self) -> None:
-        """Set `torn` if the *active* segment has a torn tail at `offset`.
+        """Set `torn`, of the *active* segment.
 
         Raises:
             JournalDamagedError: A later batch is there, so this one was acknowledged.
         """
-        self.torn = False
+        self.torn = 0
         position = self.offset
         while data := self._file.read(position, CHUNK_SIZE):
             if not is_zeros(data):
-                self.torn = True
+                self.torn = position + len(data.rstrip(b"\0")) - self.offset
                 for candidate in batch_candidates(data):
                     self._check_not_later(position + candidate)
             position += len(data)

@@ -49,8 +49,8 @@ class Recovered:
     """Where the valid batches end."""
     active_size: int = 0
     """Bytes of the active segment up to there."""
-    torn: bool = False
-    """Whether there is a torn tail behind that."""
+    torn: int = 0
+    """Bytes of the torn tail behind that; 0 if there is none."""
     checkpoint: CheckpointHeader | None = None
 
 

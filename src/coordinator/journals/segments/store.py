@@ -68,6 +68,7 @@ class Store:
     Attributes:
         folder: Where they are.
         full: Why no new command should be taken; empty if there is space.
+        cut: What `open` cut off; empty if nothing.
         segments: Their headers, oldest first; the last one is active.
         chain: Where the valid batches end.
     """
@@ -93,6 +94,7 @@ class Store:
         """
         self.folder = folder
         self.full = ""
+        self.cut = ""
         self.segments: list[SegmentHeader] = []
         self.chain = Chain()
         self.identity = identity
@@ -137,6 +139,7 @@ class Store:
                 self._low = found.checkpoint.low
             if found.segments:
                 self._renew(found)
+                self.cut = self._describe_cut(found)
             else:
                 self._make_first()
         except OSError as error:
@@ -401,6 +404,16 @@ class Store:
         new.sync()
         self.folder.rename(_COPY, name)
         self.folder.sync()
+
+    def _describe_cut(self, found: Recovered) -> str:
+        if not found.torn:
+            return ""
+        path = path_in(self.folder, segment_name(found.segments[-1].base))
+        return (
+            f"{path} ended in the middle of a batch, as after a crash: cut off "
+            f"{found.torn} bytes at byte {found.active_size}; they were never "
+            f"acknowledged, there is nothing to do"
+        )
 
     def _renew_in_place(self, file: File) -> None:
         """Write the active segment over itself, where there is no space for a copy.
