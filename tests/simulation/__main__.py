@@ -11,34 +11,14 @@ import argparse
 import multiprocessing
 import sys
 import time
-import traceback
 from collections.abc import Iterable
 
-from tests.simulation.run import Result, simulate
+from tests.simulation.run import simulate
+from tests.simulation.summary import Summary, summarize
 
 __all__ = ["main"]
 
 _PROGRESS_S = 1.0
-
-
-class _Summary:
-    """What came of one seed, small enough to send between processes."""
-
-    def __init__(self, result: Result) -> None:
-        self.seed = result.seed
-        self.violations = [str(violation) for violation in result.violations]
-        self.lives = result.lives
-        self.crashes = result.crashes
-        self.virtual_s = result.virtual_s
-        self.workflows = result.workflows
-        self.steps = result.steps
-
-
-def _run(seed: int) -> _Summary | str:
-    try:
-        return _Summary(simulate(seed))
-    except Exception:  # noqa: BLE001 -- a bug in the simulator is a failure of the seed
-        return f"seed {seed}\n{traceback.format_exc()}"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -56,10 +36,10 @@ def main(arguments: list[str] | None = None) -> int:
         return _replay(options.seed, disk=options.disk, json=options.json)
     seeds = range(options.first, options.first + options.seeds)
     if options.jobs <= 1:
-        return _report(map(_run, seeds), len(seeds), keep_going=options.keep_going)
+        return _report(map(summarize, seeds), len(seeds), keep_going=options.keep_going)
     context = multiprocessing.get_context("spawn")
     with context.Pool(options.jobs) as pool:
-        results = pool.imap(_run, seeds, chunksize=4)
+        results = pool.imap(summarize, seeds, chunksize=4)
         return _report(results, len(seeds), keep_going=options.keep_going)
 
 
@@ -79,7 +59,7 @@ def _replay(seed: int, *, disk: bool, json: bool) -> int:
     return 1 if result.violations else 0
 
 
-def _report(results: Iterable[_Summary | str], count: int, *, keep_going: bool) -> int:
+def _report(results: Iterable[Summary | str], count: int, *, keep_going: bool) -> int:
     begun_s = told_s = time.monotonic()
     done = lives = crashes = workflows = failures = 0
     virtual_s = 0.0
@@ -101,7 +81,7 @@ def _report(results: Iterable[_Summary | str], count: int, *, keep_going: bool) 
             print(f"{chr(13) if on_terminal else ''}{problems}", file=sys.stderr)
             if not keep_going:
                 break
-        if isinstance(result, _Summary):
+        if isinstance(result, Summary):
             lives += result.lives
             crashes += result.crashes
             workflows += result.workflows
@@ -113,7 +93,7 @@ def _report(results: Iterable[_Summary | str], count: int, *, keep_going: bool) 
     return 1 if failures else 0
 
 
-def _problems(result: _Summary | str) -> str:
+def _problems(result: Summary | str) -> str:
     if isinstance(result, str):
         return result
     if not result.violations:

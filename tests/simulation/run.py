@@ -341,7 +341,8 @@ class _Simulation:
         await until
         self._stop_soon(life)
         await coordinator.drain(5.0)
-        gone.set_result(None)
+        if not gone.done():  # else the clients failed, and `serving` says how
+            gone.set_result(None)
         await serving
 
     async def _wait_for_all(
