@@ -134,10 +134,10 @@ class WorkflowState(msgspec.Struct, gc=False):
             raise InvalidRecordError(
                 f"workflow {self.id}: {record} can't follow {self.describe()}"
             )
+        if isinstance(record, Outcome):  # most are: not through the match
+            self.outcomes[record.step, record.occurrence, record.direction] = record
+            return
         match record:
-            case Outcome():
-                key = (record.step, record.occurrence, record.direction)
-                self.outcomes[key] = record
             case Finished():
                 self.finished = record
             case Aborting():
@@ -165,15 +165,15 @@ class WorkflowState(msgspec.Struct, gc=False):
     def _may_follow(  # noqa: C901 -- the table
         self, record: Record
     ) -> TypeGuard[WorkflowRecord]:
+        if isinstance(record, Outcome):
+            undo = record.direction is Direction.UNDO
+            known = (record.step, record.occurrence, record.direction)
+            return (
+                known not in self.outcomes
+                and self.stuck is None
+                and undo is (self.aborting is not None)
+            )
         match record:
-            case Outcome():
-                undo = record.direction is Direction.UNDO
-                known = (record.step, record.occurrence, record.direction)
-                return (
-                    known not in self.outcomes
-                    and self.stuck is None
-                    and undo is (self.aborting is not None)
-                )
             case Finished(status=EndStatus.COMPLETED):
                 turned = self.aborting is not None or self.cancelled is not None
                 return self.stuck is None and not turned
@@ -306,6 +306,11 @@ class PartitionState:
         Raises:
             InvalidRecordError: It can't follow the ones before it.
         """
+        if isinstance(record, Outcome):  # most are: the short way
+            state = self.workflows.get(record.workflow)
+            if state is not None:
+                state.apply(record)
+                return state
         if isinstance(record, Accepted):
             return self._accept(position, record)
         if isinstance(record, Claimed):
