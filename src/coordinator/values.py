@@ -8,8 +8,9 @@ Decimals and the plain types work; Pydantic models too, if Pydantic is installed
 
 import functools
 import inspect
+import types
 import typing
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
@@ -47,6 +48,9 @@ def _from_plain(type_: Any, value: Any) -> Any:
     return validate(value)
 
 
+_UNRESOLVED = (NameError, AttributeError, SyntaxError)
+"""What becomes of an annotation that exists for the type checker only."""
+
 _ENCODER = msgspec.msgpack.Encoder(enc_hook=_to_plain)
 
 
@@ -79,7 +83,13 @@ def decode(data: bytes, type_: Any) -> Any:
         return None
     try:
         return _decoder(type_).decode(data)
-    except (msgspec.DecodeError, TypeError, ValueError, RecursionError) as error:
+    except (
+        msgspec.DecodeError,
+        TypeError,
+        ValueError,
+        RecursionError,
+        *_UNRESOLVED,
+    ) as error:
         raise DecodeError(
             f"what is stored does not fit {_name(type_)}: {error}"
         ) from error
@@ -115,26 +125,39 @@ def _name(type_: Any) -> str:
 
 @functools.lru_cache(maxsize=4096)
 def _declared_return(function: Callable[..., Any]) -> Any:
-    target = function if inspect.isroutine(function) else type(function).__call__
     try:
-        hints = typing.get_type_hints(target)
-    except (NameError, TypeError):
-        # A name that exists for the type checker only. The annotation is then no help
-        # at run time, and the plain value is what the step returns.
+        # Only this one: those of the parameters may exist for the type checker only.
+        alone = types.SimpleNamespace(
+            __annotations__={"return": function.__annotations__["return"]},
+            __type_params__=getattr(function, "__type_params__", ()),
+        )
+        names = getattr(inspect.unwrap(function), "__globals__", {})
+        declared = typing.get_type_hints(alone, names)["return"]
+    except (KeyError, TypeError, *_UNRESOLVED):
+        # The annotation is no help at run time, or there is none: the plain value is
+        # what the step returns.
         return Any
-    declared = hints.get("return", Any)
+    origin = typing.get_origin(declared) or declared
+    if inspect.isclass(origin) and issubclass(origin, Awaitable):
+        # A plain function that hands out a coroutine or a future; the last of its
+        # parameters is what awaiting it gives.
+        return (typing.get_args(declared) or (Any,))[-1]
     return None if declared is type(None) else declared
 
 
 def return_type(function: Callable[..., Any]) -> Any:
     """Return what *function* declares to return; `Any` if it declares nothing.
 
-    For an ``async def`` that is the type of what awaiting it gives.
+    Of what is awaited, an ``async def`` for one, that is what awaiting it gives.
     """
-    # The function behind a bound method, so that the cache does not keep its object.
     while isinstance(function, functools.partial):
         function = function.func
-    return _declared_return(getattr(function, "__func__", function))
+    # The function behind a bound method or a callable object: the cache must not keep
+    # an object, which may not even be hashable.
+    function = getattr(function, "__func__", function)
+    if not inspect.isroutine(function):
+        function = type(function).__call__
+    return _declared_return(function)
 
 
 def require_storable(type_: Any, what: str) -> None:
@@ -146,7 +169,7 @@ def require_storable(type_: Any, what: str) -> None:
     try:
         _decoder(type_)
         custom = _custom_types(msgspec.inspect.type_info(type_))
-    except (TypeError, ValueError, NameError, AttributeError) as error:
+    except (TypeError, ValueError, *_UNRESOLVED) as error:
         raise CommandTypeError(
             f"{what} can't be written to the journal and read back: {error}; use "
             f"dataclasses, msgspec Structs, Pydantic models or plain types"
@@ -214,7 +237,7 @@ def refusal_of(error: Refused) -> bytes:
         if name not in {"reason", "details"} and _is_plain(value)
     }
     details = {
-        name: value if _is_plain(value) else str(value)
+        str(name): value if _is_plain(value) else str(value)
         for name, value in error.details.items()
     }
     name = f"{type(error).__module__}.{type(error).__qualname__}"
@@ -229,14 +252,21 @@ def _is_plain(value: object) -> bool:
 
 
 def load_refusal(data: bytes) -> Refused:
-    """Make the exception again: of the same class if the code still has it."""
-    refusal = _REFUSAL_DECODER.decode(data)
+    """Make the exception again: of the same class if the code still has it.
+
+    Raises:
+        DecodeError: It is no stored refusal.
+    """
+    try:
+        refusal = _REFUSAL_DECODER.decode(data)
+    except msgspec.DecodeError as error:
+        raise DecodeError(f"not a stored refusal: {error}") from error
     class_ = _find_refused(refusal.type)
     # Not through the subclass's __init__, whose parameters nobody here knows.
-    error = class_.__new__(class_)
-    Refused.__init__(error, refusal.reason, refusal.details)
-    vars(error).update(refusal.attributes)
-    return error
+    refused = class_.__new__(class_)
+    Refused.__init__(refused, refusal.reason, refusal.details)
+    vars(refused).update(refusal.attributes)
+    return refused
 
 
 def _find_refused(name: str) -> type[Refused]:
