@@ -95,6 +95,11 @@ class _Workflow:
     """Keys of the calls under way, with their directions."""
     unknown: dict[str, int] = field(default_factory=dict[str, int])
     """Keys of unknown calls of this life, and when they ended."""
+    begun: dict[str, int] = field(default_factory=dict[str, int])
+    """When a key was called last."""
+    blocked_at: int = -1
+    """When a call last found its service blocked: what was unknown beside it may be
+    repeated as soon as that service answers anybody."""
     undoable: dict[tuple[str, int], str] = field(
         default_factory=dict[tuple[str, int], str]
     )
@@ -293,7 +298,9 @@ class Checker:
         workflow.calls[key] = int(direction)
         ended_at = workflow.unknown.pop(key, None)
         waited_us = 0 if ended_at is None else event.at - ended_at
-        if ended_at is not None and waited_us < self._retry_us_min:
+        blocked = workflow.blocked_at >= workflow.begun.get(key, 0)
+        workflow.begun[key] = event.at
+        if ended_at is not None and not blocked and waited_us < self._retry_us_min:
             self._violated(
                 "hurry",
                 f"{_way(direction)} {step} of workflow {id_} is called again after "
@@ -346,7 +353,8 @@ class Checker:
         workflow = self.workflows[known[0]]
         workflow.calls.pop(key, None)
         if "CommandBlocked" in fate:
-            workflow.unknown.clear()  # The service may answer again at any time.
+            workflow.unknown.clear()
+            workflow.blocked_at = event.at
         elif fate.startswith("unknown"):
             workflow.unknown[key] = event.at
         undo = known[3] == Direction.UNDO
