@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tests.cli.runner import ask as in_this_process
 from tests.integration.till_app import Greet, Order, OrderFailed, Receipt
 from tests.processes import TIMEOUT_S, Ended, Server, run_cli
 
@@ -49,8 +50,8 @@ async def serve(folder: Path, source: str = SOURCE, journal: str = JOURNAL) -> E
 
 
 async def cli(folder: Path, *arguments: str) -> Ended:
-    """Run a command on the journal in *folder*."""
-    return await run_cli(folder, *arguments, env={"COORDINATOR_JOURNAL": JOURNAL})
+    """Run a command on the journal in *folder*; in this process, which is faster."""
+    return await in_this_process(folder, *arguments)
 
 
 async def listed(folder: Path) -> list[dict[str, Any]]:
