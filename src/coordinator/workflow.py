@@ -8,7 +8,7 @@
 import asyncio
 import functools
 import inspect
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload
 
 import msgspec
@@ -90,12 +90,7 @@ class Names:
     def __init__(self, receiver: object) -> None:
         self._callees: dict[Any, Callee] = {}
         # The objects are kept, so that no id is used a second time.
-        self._gateways = [
-            (name, value)
-            for owner in (receiver, type(receiver))
-            for name, value in getattr(owner, "__dict__", {}).items()
-            if not name.startswith("__")
-        ]
+        self._gateways = list(_attributes(receiver))
         self._services = {id(value): name for name, value in reversed(self._gateways)}
 
     def of(self, function: Callable[..., Any]) -> Callee:
@@ -104,7 +99,11 @@ class Names:
         key = (
             function
             if owner is None
-            else (getattr(function, "__func__", None), id(owner))
+            # What is not written in Python has no function behind it, but a name.
+            else (
+                getattr(function, "__func__", getattr(function, "__name__", None)),
+                id(owner),
+            )
         )
         try:
             callee = self._callees.get(key)
@@ -140,6 +139,18 @@ class Names:
             getattr(bare, "__call__", None)  # noqa: B004 -- its kind matters, not that it is
         )
         return Callee(name, is_async, return_type(function))
+
+
+def _attributes(receiver: object) -> Iterator[tuple[str, object]]:
+    """Yield the attributes of *receiver*: its own, its class's, then the bases'."""
+    yield from getattr(receiver, "__dict__", {}).items()
+    for class_ in type(receiver).__mro__:
+        for name, value in vars(class_).items():
+            if inspect.ismemberdescriptor(value):  # a slot, or a field of a Struct
+                if hasattr(receiver, name):
+                    yield name, getattr(receiver, name)
+            elif not name.startswith("__"):
+                yield name, value
 
 
 class Runner(Protocol):
@@ -295,7 +306,7 @@ class Workflow:
             CommandTypeError: *fn* is a lambda, which has no name.
         """
         callee = self._names.of(fn)
-        if callee.name == "<lambda>":
+        if callee.name.endswith("<lambda>"):
             raise CommandTypeError(
                 "a lambda can't be a step, its name would be that of every other one; "
                 "write a function, or pass the arguments to step()"
