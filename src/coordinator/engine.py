@@ -17,7 +17,7 @@ import traceback
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -76,6 +76,13 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     retry: Retry = Retry()
     """For steps that name no policy of their own."""
     log: LogOptions = LogOptions()
+
+
+class _Prepared(NamedTuple):
+    """All that a run of `exec` needs."""
+
+    execution: Execution
+    command: Any
 
 
 class Engine:
@@ -425,7 +432,12 @@ class Engine:
                 run.durable = True
                 for caller in run.callers:
                     caller.accepted(run.state.id)
-            verdict = await self._execute(run)
+            prepared = self._prepare(run)
+            verdict = (
+                await prepared.execution.run(prepared.command)
+                if isinstance(prepared, _Prepared)
+                else prepared
+            )
             await self._conclude(run, verdict)
         except JournalError as error:
             self._fail_run(run, error)
@@ -461,7 +473,7 @@ class Engine:
         for caller in callers:
             caller.refused(error)
 
-    async def _execute(self, run: Run) -> Verdict:
+    def _prepare(self, run: Run) -> "_Prepared | Verdict":
         if self._closing:
             return Parked()
         try:
@@ -483,7 +495,7 @@ class Engine:
         )
         run.fresh = False
         run.execution = execution
-        return await execution.run(command)
+        return _Prepared(execution, command)
 
     def _passed(self, run: Run, service: str) -> None:
         if service in self.suspended:

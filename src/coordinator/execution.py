@@ -132,7 +132,7 @@ class Execution:
         self._journal_id = journal_id
         self._epoch = epoch
         self._failures = failures
-        self._passed = passed
+        self._tell_passed = passed
         self._undoable: dict[StepId, Step[Any]] = {}
         self._calls: dict[asyncio.Task[Any], None] = {}  # in order: a seed repeats
         self._task: asyncio.Task[Any] | None = None
@@ -225,7 +225,7 @@ class Execution:
         if attempt.unwound:
             return Parked()
         if error is None:
-            return await self._complete(result)
+            return await self._finish(self._completion(result))
         refusal = attempt.refusal_in(error)
         if refusal is not None:
             return await self._turn_back(refusal)
@@ -261,7 +261,7 @@ class Execution:
             return ""
         return f"; still done: {', '.join(map(str, standing))}"
 
-    async def _complete(self, result: Any) -> Verdict:
+    def _completion(self, result: Any) -> Finished | Stuck:
         try:
             data, _ = values.round_trip(result, self._result_type)
         except EncodeError as error:
@@ -277,14 +277,17 @@ class Execution:
                 f"workflow {self._state.id} completed without asking for "
                 f"{', '.join(ignored)}, which an earlier version of its code did"
             )
-        return await self._finish(EndStatus.COMPLETED, data, ignored)
-
-    async def _finish(
-        self, status: EndStatus, value: bytes, ignored: tuple[str, ...] = ()
-    ) -> Verdict:
-        finished = Finished(
-            self._state.position, status, value, self._host.now(), ignored
+        return Finished(
+            self._state.position,
+            EndStatus.COMPLETED,
+            data,
+            self._host.now(),
+            ignored,
         )
+
+    async def _finish(self, finished: Finished | Stuck) -> Verdict:
+        if isinstance(finished, Stuck):
+            return finished
         await self._append(finished)
         return Ended(finished)
 
@@ -362,8 +365,12 @@ class Execution:
         assert state.aborting is not None
         if state.cancelled is not None:
             reason = values.encode(state.aborting.reason)
-            return await self._finish(EndStatus.CANCELLED, reason)
-        return await self._finish(EndStatus.COMPENSATED, state.aborting.refusal)
+            end, value = EndStatus.CANCELLED, reason
+        else:
+            end, value = EndStatus.COMPENSATED, state.aborting.refusal
+        return await self._finish(
+            Finished(state.position, end, value, self._host.now())
+        )
 
     async def _undo(self, step: Step[Any]) -> None:
         recorded = self._state.outcome(step.id)
@@ -374,6 +381,7 @@ class Execution:
         is_async = self._host.names.of(function).is_async
         await self._invoke(step, Direction.UNDO, function, is_async, (value,), {})
         await self._record(step, Direction.UNDO, OutcomeStatus.DONE, values.NONE)
+        self._passed(step)
 
     # -- steps -----------------------------------------------------------------------
 
@@ -385,17 +393,21 @@ class Execution:
         """Give a step that was just numbered another name."""
         return self.attempt.renumber(step, name)
 
-    async def perform(self, step: Step[T]) -> T:
+    def perform(self, step: Step[T]) -> Coroutine[Any, Any, T]:
         """Replay, call or unwind *step*; see `saga.Attempt.answer`."""
+        # Not a coroutine of its own: each layer between a step and its outcome is gone
+        # through again whenever the task wakes.
         answer = self._ask(step)
-        if answer is Answer.CALL:
-            if asyncio.current_task(self._loop) is not self._task:
-                return await self._detach(step)
-            self._inline = True
-            try:
-                return await self._call(step)
-            finally:
-                self._inline = False
+        if answer is not Answer.CALL:
+            return self._answer(step, answer)
+        if asyncio.current_task(self._loop) is self._task:
+            return self._call(step, inline=True)
+        return self._wait(self._detach(step))
+
+    async def _wait(self, call: Awaitable[T]) -> T:
+        return await call
+
+    async def _answer(self, step: Step[T], answer: Answer) -> T:
         if answer is Answer.REPLAY:
             if self._state.started:
                 await self._until_others_asked(step)
@@ -461,19 +473,28 @@ class Execution:
         return value
 
     def _stop(self, step: Step[Any], cause: BaseException) -> None:
+        if isinstance(cause, asyncio.CancelledError):
+            # The call was cut off, so nobody knows.
+            cause = CommandDelayed("the call was cancelled")
         if self.attempt.stopped_by is None:
             self._failed_step = step
         self.attempt.stop(cause)
         self._release()
 
-    async def _call(self, step: Step[T]) -> T:
-        """Call the service, and return when what it said is durable."""
+    async def _call(self, step: Step[T], *, inline: bool = False) -> T:
+        """Call the service, and return when what it said is durable.
+
+        Args:
+            step: To be called.
+            inline: Whether it is called in `exec`'s own task.
+        """
         attempt = self.attempt
         try:
             beside = attempt.begin(step.id)
         except ConcurrentStepsError as error:
             self._stop(step, error)
             raise
+        self._inline = self._inline or inline
         try:
             if beside:
                 await self._append(
@@ -490,10 +511,12 @@ class Execution:
             )
             data, value = values.round_trip(value, callee.returns)
             await self._record(step, Direction.DO, OutcomeStatus.DONE, data)
+            self._passed(step)
         except Refused as refusal:
             await self._record(
                 step, Direction.DO, OutcomeStatus.REFUSED, values.refusal_of(refusal)
             )
+            self._passed(step)
             attempt.refused(step.id, refusal)
             if self._state.started:
                 await self._until_others_asked(step)
@@ -501,16 +524,12 @@ class Execution:
                 raise self._turned() from refusal
             raise
         except BaseException as error:
-            # Also a cancellation: the call was cut off, so nobody knows.
-            unknown = (
-                CommandDelayed("the call was cancelled")
-                if isinstance(error, asyncio.CancelledError)
-                else error
-            )
-            self._stop(step, unknown)
+            self._stop(step, error)
             raise
         finally:
             attempt.end(step.id)
+            if inline:
+                self._inline = False
         if self._state.started:
             await self._until_others_asked(step)
         if attempt.turning:
@@ -518,14 +537,18 @@ class Execution:
         result: T = value
         return result
 
+    def _passed(self, step: Step[Any]) -> None:
+        if self._host.suspended:
+            self._tell_passed(step.service_of)
+
     def _turned(self) -> Unwind:
         self.attempt.unwound = True
         return Unwind()
 
-    async def _record(
+    def _record(
         self, step: Step[Any], direction: Direction, status: OutcomeStatus, value: bytes
-    ) -> None:
-        """Write down what a service said; durable on return."""
+    ) -> Durable:
+        """Write down what a service said; what is returned is done when durable."""
         host, (name, occurrence) = self._host, step.id
         outcome = Outcome(
             self._state.position,
@@ -546,9 +569,7 @@ class Execution:
             self.attempt.learned()
         if self._failures:
             self._failures.pop((step.id, direction), None)
-        await durable
-        if host.suspended:
-            self._passed(step.service_of)
+        return durable
 
     def _invoke(
         self,

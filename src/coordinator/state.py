@@ -306,35 +306,40 @@ class PartitionState:
         Raises:
             InvalidRecordError: It can't follow the ones before it.
         """
-        if isinstance(record, Outcome):  # most are: the short way
-            state = self.workflows.get(record.workflow)
-            if state is not None:
-                state.apply(record)
-                return state
         if isinstance(record, Accepted):
             return self._accept(position, record)
         if isinstance(record, Claimed):
             self.epoch = record.epoch
             return None
-        state = self.workflows.get(record.workflow)
-        if state is None:
-            if record.workflow >= self._low:
-                raise InvalidRecordError(
-                    f"{record} at position {position}: no such workflow"
-                )
-            if not isinstance(record, Carried):
-                return None
-            state = self._accept(record.workflow, record.accepted)
-        state.apply(record)
-        if isinstance(record, Carried):
-            state.first = Position(position)
-        elif isinstance(record, Finished):
-            del self.workflows[state.position]
-            if state.accepted.key:
-                self._keys.pop((state.accepted.type, state.accepted.key), None)
-                if position >= self._ended_before:
-                    self._remember(state, record)
+        state = self.workflows.get(record.workflow) or self._unknown(position, record)
+        if state is not None:
+            state.apply(record)
+            if isinstance(record, Carried):
+                state.first = Position(position)
+            elif isinstance(record, Finished):
+                self._finish(position, state, record)
         return state
+
+    def _unknown(self, position: int, record: WorkflowRecord) -> WorkflowState | None:
+        """Return the state for a record about a workflow that is not known.
+
+        Raises:
+            InvalidRecordError: It ought to be.
+        """
+        if record.workflow >= self._low:
+            raise InvalidRecordError(
+                f"{record} at position {position}: no such workflow"
+            )
+        if isinstance(record, Carried):
+            return self._accept(record.workflow, record.accepted)
+        return None
+
+    def _finish(self, position: int, state: WorkflowState, finished: Finished) -> None:
+        del self.workflows[state.position]
+        if state.accepted.key:
+            self._keys.pop((state.accepted.type, state.accepted.key), None)
+            if position >= self._ended_before:
+                self._remember(state, finished)
 
     def _accept(self, position: int, accepted: Accepted) -> WorkflowState:
         state = WorkflowState(
