@@ -369,8 +369,9 @@ def test_a_lambda_has_no_name_to_be_found_by_again(unnamed: Callable[..., Any]) 
 
 def test_a_lambda_of_a_gateway_has_no_name_either() -> None:
     shop = Shop()
+    unnamed: Any = shop.payments.unnamed
     with pytest.raises(CommandTypeError, match="a lambda can't be a step"):
-        workflow_of(Recorder(), shop).step(shop.payments.unnamed)
+        workflow_of(Recorder(), shop).step(unnamed)
 
 
 def test_awaiting_a_step_performs_it() -> None:

@@ -110,9 +110,16 @@ async def _in_thread(
     kwargs: dict[str, Any],
 ) -> Any:
     context = contextvars.copy_context()
-    value: Any = await asyncio.get_running_loop().run_in_executor(
-        threads, lambda: context.run(function, *args, **kwargs)
-    )
+
+    def run() -> Any:
+        try:
+            return context.run(function, *args, **kwargs)
+        except StopIteration as error:
+            # It can't be set on a future: the call would seem to take for ever. An
+            # ``async def`` turns it into the same by itself.
+            raise RuntimeError(f"the step raised {error!r}") from error
+
+    value: Any = await asyncio.get_running_loop().run_in_executor(threads, run)
     # A plain callable that returns an awaitable is as good as an ``async def``.
     return await value if inspect.isawaitable(value) else value
 
