@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from coordinator.app import Coordinator, Handle
     from coordinator.context import StepContext, current_step
-    from coordinator.engine import EngineOptions as Options
     from coordinator.errors import (
         CommandBlocked,
         CommandDelayed,
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     )
     from coordinator.log import LogOptions
     from coordinator.model import Retry
+    from coordinator.options import EngineOptions as Options
     from coordinator.workflow import Command, Step, Workflow
 
 __all__ = [
@@ -52,7 +52,7 @@ _HOMES = {
     "Coordinator": "app",
     "Handle": "app",
     "LogOptions": "log",
-    "Options": "engine",
+    "Options": "options",
     "Retry": "model",
     "Step": "workflow",
     "StepContext": "context",

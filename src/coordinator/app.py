@@ -11,7 +11,8 @@ from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 from coordinator import values
-from coordinator.engine import Engine, EngineOptions
+from coordinator.commands import Commands, CommandType, Decode
+from coordinator.engine import Engine
 from coordinator.errors import (
     CommandTypeError,
     CoordinatorError,
@@ -21,16 +22,15 @@ from coordinator.errors import (
 )
 from coordinator.journals.urls import open_journal
 from coordinator.model import EndStatus, Random, WorkflowId
+from coordinator.options import EngineOptions
 from coordinator.ports import Journal
-from coordinator.runs import CommandType, Outcome, Submission, WorkflowInfo
+from coordinator.runs import Outcome, Submission, WorkflowInfo
 from coordinator.workflow import Command
 
 __all__ = ["Coordinator", "Handle", "command_key", "result_of"]
 
 ReceiverT = TypeVar("ReceiverT")
 ResultT = TypeVar("ResultT")
-
-Codec = Callable[[bytes, Any], Any]
 
 
 def _now_us() -> int:
@@ -197,7 +197,7 @@ class Coordinator(Generic[ReceiverT]):
         self.results = tuple(results) or _results_of(self.commands, failure)
         _refuse_ambiguous(self._types)
         self._result_types = {c: values.return_type(c.exec) for c in self.commands}
-        self._codecs: dict[str, Codec] = {"msgpack": values.decode}
+        self._codecs: dict[str, Decode] = {"msgpack": values.decode}
         self._options = options or EngineOptions()
         self._clock = clock
         self._random = random or random_module.Random()  # noqa: S311 -- only jitter
@@ -205,7 +205,7 @@ class Coordinator(Generic[ReceiverT]):
         self._opened: Journal | None = None
         self._own_journal = False
 
-    def read_payloads(self, name: str, decode: Codec) -> None:
+    def read_payloads(self, name: str, decode: Decode) -> None:
         """Decode the payloads stored under the codec *name* with *decode*.
 
         For intakes, before `start`: a command is stored as it was received.
@@ -259,8 +259,7 @@ class Coordinator(Generic[ReceiverT]):
         )
         engine = Engine(
             self.receiver,
-            list(self._types.values()),
-            self._codecs,
+            Commands(list(self._types.values()), self._codecs),
             self._options,
             clock=self._clock,
             random=self._random,

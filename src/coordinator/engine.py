@@ -14,15 +14,13 @@ import asyncio
 import functools
 import logging
 import traceback
-import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
-import msgspec
-
 from coordinator.admission import Admission
 from coordinator.calls import describe
+from coordinator.commands import Commands
 from coordinator.commit import Durable
 from coordinator.door import Door
 from coordinator.errors import (
@@ -34,14 +32,15 @@ from coordinator.errors import (
     NotAcceptedError,
 )
 from coordinator.execution import MEND, Execution
-from coordinator.log import Log, LogOptions
-from coordinator.model import Random, Retry, WorkflowId, format_workflow_id
+from coordinator.log import Log
+from coordinator.logs import Logs
+from coordinator.model import Random, WorkflowId, format_workflow_id
 from coordinator.operators import Operators
+from coordinator.options import EngineOptions
 from coordinator.ports import Journal
 from coordinator.records import Accepted, Stuck
 from coordinator.runs import (
     Caller,
-    CommandType,
     Outcome,
     Run,
     Submission,
@@ -51,31 +50,18 @@ from coordinator.saga import Stuck as StuckVerdict
 from coordinator.schedule import Schedule
 from coordinator.state import Ended as EndedWorkflow
 from coordinator.state import WorkflowState
+from coordinator.steps import Steps
 from coordinator.workflow import Names
 
-__all__ = ["Engine", "EngineOptions"]
+__all__ = ["Engine"]
 
 _LOGGER = logging.getLogger("coordinator")
 
+REASON_LENGTH_MAX = 20_000
+"""Characters of a reason that are stored; a service's words may be longer than that."""
 ABANDON_S = 10.0
 """Seconds that cancelled workflows have to end when the coordinator closes: user code
 may swallow a cancellation, but not keep us from closing."""
-
-
-class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """The engine's bounds."""
-
-    commands_max: int = 10_000
-    """Commands in memory, running or delayed; beyond it, new ones wait at the door."""
-    probes: int = 4
-    """Commands that may try a suspended service at a time."""
-    threads_max: int = 16
-    """Threads for plain ``def`` steps."""
-    step_timeout_s: float = 30.0
-    """Seconds after which a step without an answer is given up, and asked again."""
-    retry: Retry = Retry()
-    """For steps that name no policy of their own."""
-    log: LogOptions = LogOptions()
 
 
 class _Prepared(NamedTuple):
@@ -91,8 +77,7 @@ class Engine:
     def __init__(
         self,
         receiver: Any,
-        commands: Sequence[CommandType],
-        codecs: Mapping[str, Callable[[bytes, Any], Any]],
+        commands: Commands,
         options: EngineOptions,
         *,
         clock: Callable[[], int],
@@ -103,7 +88,6 @@ class Engine:
         Args:
             receiver: Handed to every `exec`.
             commands: What may be submitted and recovered.
-            codecs: How payloads are decoded, by the names that `Accepted` stores.
             options: The bounds.
             clock: Microseconds since 1970.
             random: For jitter.
@@ -118,18 +102,15 @@ class Engine:
         )
         self.admission = Admission(options.commands_max, options.probes)
         self.suspended = self.admission.suspensions
-        self._told_suspended: dict[str, None] = {}
         self.journal: Journal | None = None
         self._options = options
-        self._commands = {command.name: command for command in commands}
-        self._codecs = codecs
+        self._commands = commands
         self._random = random
-        self._logs: list[Log] = []
+        self._logs: Logs | None = None
         self._runs: dict[WorkflowId, Run] = {}
         self._active: dict[Run, None] = {}  # in order, so that a seed repeats
         self._schedule: Schedule | None = None
         self._door: Door[tuple[Submission, Caller]] = Door()
-        self._next_partition = 0
         self._closing = ""
         self._idle = asyncio.Event()
         self.loop: asyncio.AbstractEventLoop
@@ -155,22 +136,13 @@ class Engine:
         self.loop = asyncio.get_running_loop()
         self.failed = self.loop.create_future()
         self.journal = journal
-        try:
-            for number in range(journal.partitions):
-                log = await Log.open(
-                    journal,
-                    number,
-                    owner=owner,
-                    clock=self.now,
-                    options=self._options.log,
-                    on_failure=self._fail,
-                )
-                self._logs.append(log)
-        except BaseException:
-            for log in self._logs:
-                await log.aclose()
-            self._logs.clear()
-            raise
+        self._logs = await Logs.open(
+            journal,
+            owner=owner,
+            clock=self.now,
+            options=self._options.log,
+            on_failure=self._fail,
+        )
         self._schedule = Schedule(
             self.loop,
             self.admission,
@@ -196,7 +168,7 @@ class Engine:
         self._close_doors("the coordinator is stopping")
         for run in self._active:
             if run.execution is not None:
-                run.execution.park()
+                run.execution.steps.park()
         try:
             async with asyncio.timeout(deadline_s):
                 while self._active:
@@ -215,9 +187,8 @@ class Engine:
         """
         self._close_doors("the coordinator was stopped")
         await self._abandon()
-        logs, self._logs = self._logs, []
-        for log in logs:
-            await log.aclose()
+        if self._logs is not None:
+            await self._logs.aclose()
         stopped = self._dead() or JournalClosedError("the coordinator was stopped")
         self._tell_all(stopped)
         self.threads.shutdown(wait=False, cancel_futures=True)
@@ -237,11 +208,11 @@ class Engine:
         self.on_door()
 
     async def _abandon(self) -> None:
-        for log in self._logs:
-            log.stop_waiting()
+        if self._logs is not None:
+            self._logs.stop_waiting()
         for run in list(self._active):
             if run.execution is not None:
-                run.execution.abandon()
+                run.execution.steps.abandon()
             if run.task is not None:
                 run.task.cancel()
         tasks = {run.task for run in self._active if run.task is not None}
@@ -262,7 +233,7 @@ class Engine:
             self.failed.set_result(error)
         for run in list(self._active):
             if run.execution is not None:
-                run.execution.abandon()
+                run.execution.steps.abandon()
         self._tell_all(error)
 
     def _dead(self) -> JournalError | None:
@@ -271,9 +242,7 @@ class Engine:
 
     def _tell_all(self, error: JournalError) -> None:
         for run in self._runs.values():
-            callers, run.callers = run.callers, ()
-            for caller in callers:
-                caller.refused(error)
+            self._fail_run(run, error)
 
     # -- the door --------------------------------------------------------------------
 
@@ -311,24 +280,24 @@ class Engine:
         )
 
     def _closed_to(self, type_: str) -> str:
-        return self.admission.closed_to(self._commands[type_].services)
+        return self.admission.closed_to(self._commands.services_of(type_))
 
     def _attach(self, submission: Submission, caller: Caller) -> bool:
-        for log in self._logs:
-            found = log.state.find(submission.type, submission.key)
-            if found is None:
-                continue
-            id_ = format_workflow_id(log.state.number, found.position)
-            run = self._runs.get(id_)
-            if run is not None:
-                # Perhaps it has ended, but that is not durable yet: told when it is.
-                self._join(run, caller)
-            else:
-                assert isinstance(found, EndedWorkflow)
-                caller.accepted(id_)
-                caller.ended(Outcome(id_, found.type, found.status, found.value))
-            return True
-        return False
+        assert self._logs is not None
+        located = self._logs.find(submission.type, submission.key)
+        if located is None:
+            return False
+        log, found = located
+        id_ = format_workflow_id(log.state.number, found.position)
+        run = self._runs.get(id_)
+        if run is not None:
+            # Perhaps it has ended, but that is not durable yet: told when it is.
+            self._join(run, caller)
+        else:
+            assert isinstance(found, EndedWorkflow)
+            caller.accepted(id_)
+            caller.ended(Outcome(id_, found.type, found.status, found.value))
+        return True
 
     def _join(self, run: Run, caller: Caller) -> None:
         # Those who left without an answer would otherwise pile up as they ask again.
@@ -344,7 +313,8 @@ class Engine:
             caller.ended(self._outcome_stuck(run.state, stuck.reason))
 
     def _accept(self, submission: Submission, caller: Caller) -> None:
-        log = self._choose(submission.key)
+        assert self._logs is not None
+        log = self._logs.choose(submission.key)
         full = log.partition.full
         if full:
             caller.refused(NotAcceptedError(f"no new command is taken: {full}"))
@@ -368,43 +338,19 @@ class Engine:
         run.fresh = True
         self._start(run, durable)
 
-    def _choose(self, key: str) -> Log:
-        """Return the partition for a new command: by its key, or in turn."""
-        count = len(self._logs)
-        if count == 1:
-            return self._logs[0]
-        if key:
-            return self._logs[zlib.crc32(key.encode()) % count]
-        self._next_partition = (self._next_partition + 1) % count
-        return self._logs[self._next_partition]
-
     def _open_door(self) -> None:
         """Let in who may come in now, in the order they came."""
         if self._closing:
             return
-        if self.suspended or self._told_suspended:
-            self._tell_suspensions()
-        while len(self._door) and (entry := self._door.pop(self._is_open_to)):
+        self.schedule.tell_suspensions()
+        while len(self._door) and (
+            entry := self._door.pop(lambda type_: not self._closed_to(type_))
+        ):
             submission, caller = entry
             # Another of the same key may have come in before it.
             if not (submission.key and self._attach(submission, caller)):
                 self._accept(submission, caller)
         self.on_door()
-
-    def _tell_suspensions(self) -> None:
-        """Log which services were suspended, and which answer again."""
-        told, self._told_suspended = self._told_suspended, dict.fromkeys(self.suspended)
-        for service in self.suspended:
-            if service not in told:
-                _LOGGER.warning(
-                    "service %s is suspended: new commands that need it wait", service
-                )
-        for service in told:
-            if service not in self.suspended:
-                _LOGGER.warning("service %s answers again", service)
-
-    def _is_open_to(self, type_: str) -> bool:
-        return not self._closed_to(type_)
 
     # -- running ---------------------------------------------------------------------
 
@@ -476,23 +422,28 @@ class Engine:
     def _prepare(self, run: Run) -> "_Prepared | Verdict":
         if self._closing:
             return Parked()
+        # Anew for each run: the one of an earlier run may be changed.
+        command, run.command = run.command, None
         try:
-            command = self._decode(run)
+            if command is None:
+                command = self._commands.decode(run.state.accepted)
         except CommandTypeError as error:
             return StuckVerdict(str(error))
         except DecodeError as error:
             return StuckVerdict(f"{error}{MEND}")
         assert self.journal is not None
-        execution = Execution(
+        append = run.log.append
+        steps = Steps(
             self,
             run.state,
-            run.log.append,
+            append,
             journal_id=self.journal.id,
             epoch=run.log.partition.epoch,
             failures=run.failures,
             passed=functools.partial(self._passed, run),
             first=run.fresh,
         )
+        execution = Execution(self, run.state, append, steps, run.failures)
         run.fresh = False
         run.execution = execution
         return _Prepared(execution, command)
@@ -501,36 +452,6 @@ class Engine:
         if service in self.suspended:
             self.schedule.passed(run, service)
             self._open_door()
-
-    def _decode(self, run: Run) -> Any:
-        """Return the command, made anew: the one of an earlier run may be changed.
-
-        Raises:
-            CommandTypeError: The code no longer has its type.
-            DecodeError: The payload no longer fits it.
-        """
-        command, run.command = run.command, None
-        if command is not None:
-            return command
-        accepted = run.state.accepted
-        type_ = self._commands.get(accepted.type)
-        if type_ is None:
-            raise CommandTypeError(
-                f"the code has no command {accepted.type} any more; put it back and "
-                f"retry"
-            )
-        decode = self._codecs.get(accepted.codec)
-        if decode is None:
-            raise CommandTypeError(
-                f"{accepted.type} is stored as {accepted.codec!r}, which this process "
-                f"does not read"
-            )
-        try:
-            return decode(accepted.payload, type_.class_)
-        except DecodeError:
-            raise
-        except Exception as error:
-            raise DecodeError(f"{accepted.type}: {error}") from error
 
     async def _conclude(self, run: Run, verdict: Verdict) -> None:
         state = run.state
@@ -548,6 +469,8 @@ class Engine:
                 self.schedule.delayed(run, cause, retry)
                 self._open_door()
             case StuckVerdict(reason):
+                if len(reason) > REASON_LENGTH_MAX:
+                    reason = f"{reason[:REASON_LENGTH_MAX]} ..."
                 await run.log.append(Stuck(state.position, reason, self.now()))
                 _LOGGER.error("workflow %s is stuck: %s", state.id, reason)
                 for caller in run.callers:

@@ -81,7 +81,7 @@ class Operators:
         if run.task is None:
             self._resume(run)
         elif run.execution is not None and isinstance(record, Cancelled):
-            run.execution.cancel()
+            run.execution.steps.cancel()
         # Else its task has not begun, and will read the decision from the state; or it
         # is ending, and whoever puts the workflow down looks at the state again.
         # Shielded: the person may go away, however long a full disk takes.

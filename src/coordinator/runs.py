@@ -11,16 +11,7 @@ from coordinator.log import Log
 from coordinator.model import Direction, EndStatus, StepId, WorkflowId
 from coordinator.state import WorkflowState
 
-__all__ = ["Caller", "CommandType", "Outcome", "Run", "Submission", "WorkflowInfo"]
-
-
-class CommandType(msgspec.Struct, frozen=True):
-    """A registered command class."""
-
-    name: str
-    class_: type[Any]
-    services: frozenset[str] | None
-    """What it declares to need; None if it does not say."""
+__all__ = ["Caller", "Outcome", "Run", "Submission", "WorkflowInfo"]
 
 
 class Submission(msgspec.Struct, frozen=True):

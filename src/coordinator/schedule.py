@@ -9,6 +9,7 @@ passed(service) '--> due after the fast interval
 """
 
 import asyncio
+import logging
 from collections.abc import Callable
 
 from coordinator.admission import Admission
@@ -18,6 +19,8 @@ from coordinator.retry import DueQueue, fast_interval_s, slow_interval_s
 from coordinator.runs import Run
 
 __all__ = ["Schedule"]
+
+_LOGGER = logging.getLogger("coordinator")
 
 DEFERRED_SHARE = 0.1
 """Of the first interval: how long a workflow that finds no try left waits at least, so
@@ -56,6 +59,7 @@ class Schedule:
         self._due: DueQueue[Run] = DueQueue()
         self._timer: asyncio.TimerHandle | None = None
         self._stopped = False
+        self._told: dict[str, None] = {}
 
     def __contains__(self, run: object) -> bool:
         return run in self._due
@@ -115,6 +119,21 @@ class Schedule:
                     other, now_s + fast_interval_s(self._retry, self._random)
                 )
         self._arm()
+
+    def tell_suspensions(self) -> None:
+        """Log which services were suspended since the last time, and which answer."""
+        told, suspended = self._told, self._admission.suspensions
+        if not told and not suspended:
+            return
+        self._told = dict.fromkeys(suspended)
+        for service in suspended:
+            if service not in told:
+                _LOGGER.warning(
+                    "service %s is suspended: new commands that need it wait", service
+                )
+        for service in told:
+            if service not in suspended:
+                _LOGGER.warning("service %s answers again", service)
 
     def _push(self, run: Run, wait_s: float) -> None:
         self._due.push(run, self._loop.time() + wait_s)

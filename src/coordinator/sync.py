@@ -25,9 +25,9 @@ from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 from coordinator import app
-from coordinator.engine import EngineOptions
 from coordinator.errors import JournalClosedError, JournalError
 from coordinator.model import Random
+from coordinator.options import EngineOptions
 from coordinator.ports import Journal
 from coordinator.runs import WorkflowInfo
 from coordinator.workflow import Command

@@ -6,7 +6,7 @@ import pytest
 from tests.simulation.__main__ import main
 from tests.simulation.test_planted_bugs import without_waiting
 
-from coordinator.execution import Execution
+from coordinator.steps import Steps
 
 
 def test_it_runs_seeds_in_several_processes(capfd: pytest.CaptureFixture[str]) -> None:
@@ -27,7 +27,7 @@ def test_it_replays_a_seed(capsys: pytest.CaptureFixture[str]) -> None:
 def test_it_says_what_failed_and_how_to_repeat_it(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Execution, "__init__", without_waiting("Outcome"))
+    monkeypatch.setattr(Steps, "__init__", without_waiting(Steps, "Outcome"))
     assert main(["--seeds", "3"]) == 1
     captured = capsys.readouterr()
     assert "seed 0 failed" in captured.err

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from tests.simulation.run import Result, simulate
 
-from coordinator import execution, saga, schedule
+from coordinator import execution, saga, schedule, steps
 from coordinator.batch import Batch
 from coordinator.commit import Durable
 from coordinator.engine import Engine
@@ -27,6 +27,7 @@ from coordinator.journals.segments.store import Store
 from coordinator.model import Random, Retry, StepId
 from coordinator.retry import DueQueue
 from coordinator.state import WorkflowState
+from coordinator.steps import Steps
 
 SEEDS_MAX = 300
 
@@ -98,11 +99,11 @@ def forget_some_delays() -> Callable[..., None]:
     return forget
 
 
-def without_waiting(kind: str) -> Callable[..., Any]:
+def without_waiting(class_: type[Any], kind: str) -> Callable[..., Any]:
     """Go on before the record of that kind is durable."""
-    init = Execution.__init__
+    init = class_.__init__
 
-    def plant(self: Execution, *args: Any, **kwargs: Any) -> None:
+    def plant(self: Any, *args: Any, **kwargs: Any) -> None:
         init(self, *args, **kwargs)
         append = self._append
 
@@ -154,13 +155,13 @@ def tell_early(engine: Engine, run: Any, durable: Durable | None = None) -> None
 START = Engine._start
 
 
-async def hand_over_at_once(_execution: Execution, _step: Any) -> None: ...
+async def hand_over_at_once(_steps: Steps, _step: Any) -> None: ...
 
 
-def ask_without_undo(self: Execution, step: Any) -> saga.Answer:
+def ask_without_undo(self: Steps, step: Any) -> saga.Answer:
     answer = self.attempt.answer(step.id)
     if step.undo_function is not None and answer is saga.Answer.CALL:
-        self._undoable[step.id] = step
+        self.undoable[step.id] = step
     if self._asked is not None:
         self._asked.set()
     return answer
@@ -203,21 +204,21 @@ BUGS = [
         "undo before the decision is durable",
         Execution,
         "__init__",
-        without_waiting("Aborting"),
+        without_waiting(Execution, "Aborting"),
         frozenset({"undo"}),
     ),
     Bug(
         "go on before an outcome is durable",
-        Execution,
+        Steps,
         "__init__",
-        without_waiting("Outcome"),
+        without_waiting(Steps, "Outcome"),
         frozenset({"early"}),
     ),
     Bug(
         "tell a result before it is durable",
         Execution,
         "__init__",
-        without_waiting("Finished"),
+        without_waiting(Execution, "Finished"),
         frozenset({"early"}),
     ),
     Bug(
@@ -243,7 +244,7 @@ BUGS = [
     ),
     Bug(
         "a new idempotency key for each attempt",
-        execution,
+        steps,
         "idempotency_key",
         key_of_each_attempt(),
         frozenset({"again"}),
@@ -258,14 +259,14 @@ BUGS = [
     # Found by the simulator, and put back:
     Bug(
         "a replayed refusal overtakes a sibling",
-        Execution,
+        Steps,
         "_until_others_asked",
         hand_over_at_once,
         frozenset({"leftover", "unfinished"}),
     ),
     Bug(
         "a replay has no undo until it is handed over",
-        Execution,
+        Steps,
         "_ask",
         ask_without_undo,
         frozenset({"undo", "state", "leftover", "unfinished"}),
