@@ -37,7 +37,8 @@ async def call(
     Raises:
         CommandDelayed: No answer within *timeout_s* seconds, or the connection was
             lost.
-        Exception: Whatever *function* raises.
+        RuntimeError: It raised what would stop the loop, or could not leave a thread.
+        Exception: Whatever else *function* raises.
     """
     token = _CURRENT.set(context)
     try:
