@@ -32,7 +32,7 @@ async def called(
             args,
             kwargs,
             is_async=is_async,
-            context=CONTEXT,
+            context=lambda: CONTEXT,
             timeout_s=timeout_s,
             threads=threads,
         )
@@ -160,7 +160,7 @@ def test_a_plain_function_that_takes_too_long_is_left_to_itself() -> None:
                 (60,),
                 {},
                 is_async=False,
-                context=CONTEXT,
+                context=lambda: CONTEXT,
                 timeout_s=0.01,
                 threads=threads,
             )

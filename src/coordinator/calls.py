@@ -25,11 +25,13 @@ async def call(
     kwargs: dict[str, Any],
     *,
     is_async: bool,
-    context: StepContext,
+    context: Callable[[], StepContext],
     timeout_s: float,
     threads: Executor,
 ) -> Any:
     """Call *function* as the step of *context*, and return what it returns.
+
+    *context* makes the step's context when the function asks for it.
 
     Cancellation: an ``async def`` is cancelled. A plain ``def`` runs on in its thread,
     and what it returns is lost: nobody knows, as with a call over the network.

@@ -6,7 +6,7 @@ also right in the tasks and threads (`asyncio.to_thread`) that the function star
 the functions of concurrent steps see one each.
 """
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -35,8 +35,9 @@ class StepContext(msgspec.Struct, frozen=True):
     """The W3C ``traceparent`` to hand on; empty if the command came without one."""
 
 
-# The engine sets it directly: one `set` of a prepared object per attempt, no wrapper.
-_CURRENT: ContextVar[StepContext] = ContextVar("coordinator_current_step")
+# The engine sets it directly: one `set` per attempt, of something that makes the
+# context when it is asked for. Most functions do not ask.
+_CURRENT: ContextVar[Callable[[], StepContext]] = ContextVar("coordinator_current_step")
 
 
 def current_step() -> StepContext:
@@ -46,20 +47,20 @@ def current_step() -> StepContext:
         RuntimeError: The caller does not run in a step.
     """
     # Not try/except: a LookupError from here would be chained into every message.
-    context = _CURRENT.get(None)
-    if context is None:
+    make = _CURRENT.get(None)
+    if make is None:
         raise RuntimeError(
             "no step is running here: a service is called through "
             "`await workflow.step(function, ...)`, which records what it answered; "
             "a test can use `with coordinator.context.in_step(...)`"
         )
-    return context
+    return make()
 
 
 @contextmanager
 def in_step(context: StepContext) -> Generator[None, None, None]:
     """Run the block as if it were in the step of *context*: for tests of gateways."""
-    token = _CURRENT.set(context)
+    token = _CURRENT.set(lambda: context)
     try:
         yield
     finally:

@@ -8,9 +8,11 @@ the journal fails          at once, exit 1: only a new process may trust the dis
 """
 
 import asyncio
+import gc
 import logging
 import os
 import signal
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -58,6 +60,11 @@ async def serve(
         JournalError: The journal can't be opened.
         OSError: An address can't be had.
     """
+    # Nothing of ours is in a cycle while sagas run, so looking for cycles seldom is
+    # enough; and the journal's thread should not wait 5 ms for a busy loop to let it go
+    # on between write and flush. Both are the process's to say, so not the library's.
+    gc.set_threshold(10_000, 20, 50)
+    sys.setswitchinterval(0.001)
     stopping, at_once = asyncio.Event(), asyncio.Event()
 
     loop = asyncio.get_running_loop()

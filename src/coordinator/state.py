@@ -312,12 +312,13 @@ class PartitionState:
             self.epoch = record.epoch
             return None
         state = self.workflows.get(record.workflow) or self._unknown(position, record)
-        if state is not None:
-            state.apply(record)
-            if isinstance(record, Carried):
-                state.first = Position(position)
-            elif isinstance(record, Finished):
-                self._finish(position, state, record)
+        if state is None:
+            return None
+        state.apply(record)
+        if isinstance(record, Finished):
+            self._finish(position, state, record)
+        elif isinstance(record, Carried):
+            state.first = Position(position)
         return state
 
     def _unknown(self, position: int, record: WorkflowRecord) -> WorkflowState | None:

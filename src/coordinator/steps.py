@@ -10,6 +10,7 @@ the user's is a task of ours, which outlives the user's: `settle` waits for it.
 """
 
 import asyncio
+import functools
 from collections.abc import Awaitable, Callable, Collection, Coroutine
 from concurrent.futures import Executor
 from contextlib import suppress
@@ -362,24 +363,26 @@ class Steps:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Coroutine[Any, Any, Any]:
-        id_ = self._state.id
-        context = StepContext(
-            idempotency_key(self._journal_id, id_, step.id, direction),
-            self._epoch,
-            id_,
-            step.id,
-            direction,
-            self._failures.get((step.id, direction), 0),
-            self._state.accepted.trace,
-        )
         return call(
             function,
             args,
             kwargs,
             is_async=is_async,
-            context=context,
+            context=functools.partial(self._context, step.id, direction),
             timeout_s=step.timeout_s or self._host.step_timeout_s,
             threads=self._host.threads,
+        )
+
+    def _context(self, step: StepId, direction: Direction) -> StepContext:
+        id_ = self._state.id
+        return StepContext(
+            idempotency_key(self._journal_id, id_, step, direction),
+            self._epoch,
+            id_,
+            step,
+            direction,
+            self._failures.get((step, direction), 0),
+            self._state.accepted.trace,
         )
 
     async def undo(self, step: Step[Any]) -> None:
