@@ -16,9 +16,8 @@ def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
 
 
 def test_importing_the_package_loads_nothing_else_of_it() -> None:
-    code = (
-        "import sys, coordinator; print([m for m in sys.modules if 'coordinator.' in m])"
-    )
+    loaded = "[name for name in sys.modules if 'coordinator.' in name]"
+    code = f"import sys, coordinator; print({loaded})"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
