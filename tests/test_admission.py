@@ -26,6 +26,7 @@ def trying(admission: Admission, service: str = "payments") -> set[object]:
 
 def test_the_doors_are_open_at_first_and_for_as_many_as_may_be_in_memory() -> None:
     admission = Admission(commands_max=2, probes=PROBES)
+    assert admission.count == 0
     assert admission.closed_to(None) == ""
     admission.count = 1
     assert admission.closed_to(None) == ""

@@ -1,11 +1,13 @@
 """Group commit, over a partition that does as the test says, in virtual time."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 
 import pytest
 from tests.engine.support import run, until
+from tests.simulation.loop import SimulatedLoop
 
 from coordinator.batch import Batch
 from coordinator.commit import (
@@ -116,6 +118,10 @@ def letters() -> Iterator[str]:
 # Groups.
 
 
+def test_a_group_is_no_larger_than_was_decided() -> None:
+    assert (GROUP_SIZE_MAX, GROUP_RECORDS_MAX) == (2**20, 1000)
+
+
 def test_what_is_appended_in_one_turn_becomes_one_batch_with_one_future() -> None:
     async def main() -> None:
         disk = Disk()
@@ -181,7 +187,9 @@ def test_those_who_were_waiting_append_into_one_group() -> None:
         async with asyncio.TaskGroup() as tasks:
             for name in "abc":
                 tasks.create_task(two_steps(name))
-        assert disk.sizes == [3, 3]
+            await until(lambda: disk.writing)
+            commit.append(record("meanwhile"))
+        assert disk.sizes == [3, 4]
 
     run(main())
 
@@ -404,6 +412,20 @@ def test_a_failed_write_fails_all_that_wait_with_the_same_error(
             assert caught.value is death
         assert failures == [death]
         assert (disk.tries, disk.batches) == (1, [])
+
+    run(main())
+
+
+def test_a_failure_that_nobody_waits_for_is_not_said_to_be_lost() -> None:
+    async def main() -> None:
+        failures: list[JournalError] = []
+        commit = opened(Disk(failures=[DEATHS[0]]), failures.append)
+        commit.append(record("a"))
+        await until(lambda: failures)
+        gc.collect()
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, SimulatedLoop)
+        assert loop.problems == []
 
     run(main())
 

@@ -102,8 +102,8 @@ def test_it_is_a_list_that_is_searched(operations: list[tuple[str, str]]) -> Non
     for number, (operation, which) in enumerate(operations):
         match operation:
             case "push":
-                door.push(which, number)
-                model.append((which, number))
+                door.push(which, -number)  # what they are says nothing of their order
+                model.append((which, -number))
             case "pop":
                 first = next((e for e in model if e[0] in which), None)
                 found = door.pop(partial(contains, which))

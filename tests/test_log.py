@@ -52,6 +52,7 @@ class Script:
     save_s: float = 0.0
     write_error: JournalError | None = None
     save_error: JournalError | None = None
+    saving: bool = False
     done: list[str] = field(default_factory=list[str])
     """``write``, ``save`` and ``trim``, each when it was over."""
     records: list[tuple[Position, Record]] = field(
@@ -80,7 +81,10 @@ class ScriptedPartition(MemoryPartition):
 
     async def save_checkpoint(self, low: Position, data: bytes) -> None:
         script = self.script
+        assert not script.saving, "one checkpoint at a time"
+        script.saving = True
         await asyncio.sleep(script.save_s)
+        script.saving = False
         if script.save_error is not None:
             raise script.save_error
         await super().save_checkpoint(low, data)
@@ -486,6 +490,19 @@ def test_a_checkpoint_that_waits_for_space_is_given_up_when_nobody_waits() -> No
     run(main())
 
 
+def test_results_are_remembered_for_as_long_as_the_options_say() -> None:
+    async def work(log: Log, journal: ScriptedJournal, _: Script) -> None:
+        for key, at in (("a", 1_000_000), ("b", 1_500_000), ("c", 3_400_000)):
+            state, _durable = log.accept(accepted(key))
+            await log.append(finished(state, at=at))
+        again = await recovered(journal, keys_age_s_max=2.0)
+        assert again.find("Order", "a") is None
+        assert again.find("Order", "b") is not None
+        assert LogOptions().keys_age_s_max == 24 * 3600
+
+    in_log(work)
+
+
 # Carrying over.
 
 
@@ -645,8 +662,11 @@ def test_closing_waits_for_the_checkpoint_under_way_and_begins_no_other() -> Non
         closing = asyncio.get_running_loop().create_task(log.aclose())
         await asyncio.sleep(1)
         log.accept(accepted(size=2_000))
+        await until(lambda: script.done.count("save") == 1 and script.saving)
+        log.accept(accepted(size=2_000))
         await closing
-        assert script.done == ["write", "write", "save", "trim", "save", "trim"]
+        assert script.done.count("save") == 2
+        assert len(script.records) == 3
         assert log._checkpointing is None
 
     run(main())

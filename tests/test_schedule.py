@@ -1,6 +1,7 @@
 """When delayed workflows run again, second by second of virtual time."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
@@ -395,3 +396,32 @@ def test_the_last_that_gets_through_opens_the_doors() -> None:
         assert world.admission.suspensions == {}
 
     in_world(work)
+
+
+def test_a_suspension_is_told_once_when_it_begins_and_once_when_it_ends(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def work(world: World) -> None:
+        world.schedule.tell_suspensions()
+        assert caplog.messages == []
+        runs = blocked(world, 2)
+        for _ in range(2):
+            world.schedule.tell_suspensions()
+        world.schedule.delayed(runs[1], CommandBlocked("mail"), RETRY)
+        world.schedule.tell_suspensions()
+        begun = [
+            f"service {name} is suspended: new commands that need it wait"
+            for name in ("payments", "mail")
+        ]
+        assert caplog.messages == begun
+        world.schedule.passed(runs[1], "mail")
+        world.schedule.tell_suspensions()
+        for one in runs:
+            world.schedule.passed(one, "payments")
+        for _ in range(2):
+            world.schedule.tell_suspensions()
+        ended = [f"service {name} answers again" for name in ("mail", "payments")]
+        assert caplog.messages == begun + ended
+
+    with caplog.at_level(logging.WARNING):
+        in_world(work)
