@@ -434,6 +434,15 @@ def test_a_checkpoint_says_where_to_read_from_and_what_ended() -> None:
     ]
 
 
+def test_a_checkpoint_is_stored_as_it_was_released() -> None:
+    partition = PartitionState(0)
+    assert partition.epoch == 0
+    keyed(partition, 0, ("a", 1))
+    _, data = partition.encode_checkpoint(Position(5))
+    ended = ["Order", "a", 0, 0, b"\xc0", 1]
+    assert msgspec.msgpack.decode(data) == [5, 5, [ended]]
+
+
 def test_a_checkpoint_of_a_later_version_is_read() -> None:
     _, data = PartitionState(0).encode_checkpoint(Position(5))
     later = msgspec.msgpack.encode([*msgspec.msgpack.decode(data), "appended"])

@@ -544,6 +544,17 @@ def test_a_refusal_comes_back_with_its_reason_and_details() -> None:
     assert error.details == {"sku": "s-7", "left": [1, 2]}
 
 
+def test_a_refusal_is_stored_as_it_was_released() -> None:
+    error = Refused("no stock", {"sku": "s-7"})
+    vars(error)["left"] = 2
+    assert msgspec.msgpack.decode(values.refusal_of(error)) == [
+        "coordinator.errors.Refused",
+        "no stock",
+        {"sku": "s-7"},
+        {"left": 2},
+    ]
+
+
 def test_a_refusal_of_a_subclass_comes_back_as_one_with_its_plain_attributes() -> None:
     error = reloaded(Declined(7, retryable=True))
     assert isinstance(error, Declined)

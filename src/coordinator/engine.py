@@ -16,7 +16,7 @@ import logging
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any
 
 from coordinator.admission import Admission
 from coordinator.calls import describe
@@ -62,13 +62,6 @@ REASON_LENGTH_MAX = 20_000
 ABANDON_S = 10.0
 """Seconds that cancelled workflows have to end when the coordinator closes: user code
 may swallow a cancellation, but not keep us from closing."""
-
-
-class _Prepared(NamedTuple):
-    """All that a run of `exec` needs."""
-
-    execution: Execution
-    command: Any
 
 
 class Engine:
@@ -378,12 +371,10 @@ class Engine:
                 run.durable = True
                 for caller in run.callers:
                     caller.accepted(run.state.id)
-            prepared = self._prepare(run)
-            verdict = (
-                await prepared.execution.run(prepared.command)
-                if isinstance(prepared, _Prepared)
-                else prepared
-            )
+            verdict = self._prepare(run)
+            if verdict is None:
+                assert run.execution is not None
+                verdict = await run.execution.run()
             await self._conclude(run, verdict)
         except JournalError as error:
             self._fail_run(run, error)
@@ -419,7 +410,8 @@ class Engine:
         for caller in callers:
             caller.refused(error)
 
-    def _prepare(self, run: Run) -> "_Prepared | Verdict":
+    def _prepare(self, run: Run) -> Verdict | None:
+        """Make `run.execution`; or say why it does not come to that."""
         if self._closing:
             return Parked()
         # Anew for each run: the one of an earlier run may be changed.
@@ -443,10 +435,9 @@ class Engine:
             passed=functools.partial(self._passed, run),
             first=run.fresh,
         )
-        execution = Execution(self, run.state, append, steps, run.failures)
         run.fresh = False
-        run.execution = execution
-        return _Prepared(execution, command)
+        run.execution = Execution(command, self, run.state, append, steps, run.failures)
+        return None
 
     def _passed(self, run: Run, service: str) -> None:
         if service in self.suspended:

@@ -52,6 +52,7 @@ class Execution:
 
     def __init__(
         self,
+        command: Any,
         host: Host,
         state: WorkflowState,
         append: Callable[[Record], Durable],
@@ -61,6 +62,7 @@ class Execution:
         """Prepare a run over what is recorded in *state*.
 
         Args:
+            command: Its `exec` is run.
             host: The engine.
             state: Of the workflow; changes with what is appended.
             append: Applies a record to *state* and to the journal.
@@ -68,6 +70,7 @@ class Execution:
             failures: How often each step was unknown in a row; kept between runs.
         """
         self.steps = steps
+        self._command = command
         self._attempt = steps.attempt
         self._host = host
         self._state = state
@@ -76,8 +79,8 @@ class Execution:
         self._failed_direction = Direction.DO
         self._result_type: Any = Any
 
-    async def run(self, command: Any) -> Verdict:
-        """Run *command* and return what came of it.
+    async def run(self) -> Verdict:
+        """Run the command and return what came of it.
 
         Cancellation: cancels `exec`, leaves what is in flight; only for a process that
         is about to end.
@@ -89,12 +92,12 @@ class Execution:
         workflow = Workflow(
             steps, self._host.names, self._state.id, self._state.accepted.key
         )
-        self._result_type = values.return_type(command.exec)
+        self._result_type = values.return_type(self._command.exec)
         result: Any = None
         error: BaseException | None = None
         steps.begin()
         try:
-            result = await command.exec(workflow, self._host.receiver)
+            result = await self._command.exec(workflow, self._host.receiver)
         except KeyboardInterrupt:
             raise
         except BaseException as raised:  # noqa: BLE001 -- user code: anything may come

@@ -66,6 +66,9 @@ __all__ = [
 OutcomeKey: TypeAlias = tuple[str, int, Direction]
 """Step name, occurrence, direction."""
 
+_Turn: TypeAlias = Finished | Aborting | Stuck | Resumed | Cancelled | Started | Carried
+"""Records that change more of a workflow's state than what is known of a step."""
+
 
 class InvalidRecordError(CoordinatorError):
     """A record can't follow the ones before it: a bug, or not our journal."""
@@ -130,13 +133,26 @@ class WorkflowState(msgspec.Struct, gc=False):
         Raises:
             InvalidRecordError: *record* can't follow. The state is unchanged.
         """
-        if self.finished is not None or not self._may_follow(record):
-            raise InvalidRecordError(
-                f"workflow {self.id}: {record} can't follow {self.describe()}"
-            )
-        if isinstance(record, Outcome):  # most are: not through the match
-            self.outcomes[record.step, record.occurrence, record.direction] = record
-            return
+        if isinstance(record, Outcome):  # most are: the short way
+            self._add(record)
+        elif self.finished is None and self._may_follow(record):
+            self._turn(record)
+        else:
+            raise self._invalid(record)
+
+    def _add(self, outcome: Outcome) -> None:
+        key = (outcome.step, outcome.occurrence, outcome.direction)
+        undo = outcome.direction is Direction.UNDO
+        if (
+            key in self.outcomes
+            or undo is (self.aborting is None)
+            or self.stuck is not None
+            or self.finished is not None
+        ):
+            raise self._invalid(outcome)
+        self.outcomes[key] = outcome
+
+    def _turn(self, record: _Turn) -> None:
         match record:
             case Finished():
                 self.finished = record
@@ -162,17 +178,7 @@ class WorkflowState(msgspec.Struct, gc=False):
             case _:
                 assert_never(record)
 
-    def _may_follow(  # noqa: C901 -- the table
-        self, record: Record
-    ) -> TypeGuard[WorkflowRecord]:
-        if isinstance(record, Outcome):
-            undo = record.direction is Direction.UNDO
-            known = (record.step, record.occurrence, record.direction)
-            return (
-                known not in self.outcomes
-                and self.stuck is None
-                and undo is (self.aborting is not None)
-            )
+    def _may_follow(self, record: Record) -> TypeGuard[_Turn]:
         match record:
             case Finished(status=EndStatus.COMPLETED):
                 turned = self.aborting is not None or self.cancelled is not None
@@ -191,10 +197,15 @@ class WorkflowState(msgspec.Struct, gc=False):
                 return self.stuck is None and self.aborting is None
             case Carried():
                 return True
-            case Accepted() | Claimed():
+            case Accepted() | Claimed() | Outcome():
                 return False
             case _:
                 assert_never(record)
+
+    def _invalid(self, record: Record) -> InvalidRecordError:
+        return InvalidRecordError(
+            f"workflow {self.id}: {record} can't follow {self.describe()}"
+        )
 
     def describe(self) -> str:
         """Return the state in a word, for messages."""

@@ -106,6 +106,10 @@ class Steps:
         self.failed: Step[Any] | None = None
         """The first step of which nobody knows, or in which a bug was found."""
         self.abandoned = False
+        self.number = self.attempt.number
+        """Return the identity of the next step of a name."""
+        self.renumber = self.attempt.renumber
+        """Give a step that was just numbered another name."""
         self._host = host
         # Handed on wherever asyncio would look for it: before Python 3.12 that asks the
         # system for the process id, several times per step.
@@ -167,14 +171,6 @@ class Steps:
             self._asked.set()
 
     # -- what `exec` asks for --------------------------------------------------------
-
-    def number(self, name: str) -> StepId:
-        """Return the identity of the next step of that name."""
-        return self.attempt.number(name)
-
-    def renumber(self, step: StepId, name: str) -> StepId:
-        """Give a step that was just numbered another name."""
-        return self.attempt.renumber(step, name)
 
     def perform(self, step: Step[T]) -> Coroutine[Any, Any, T]:
         """Replay, call or unwind *step*; see `saga.Attempt.answer`."""
