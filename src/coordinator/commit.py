@@ -15,7 +15,7 @@ Written once, for all backends.
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 from coordinator.batch import encode_batch
 from coordinator.errors import (
@@ -76,8 +76,7 @@ class GroupCommit:
                 the same error.
         """
         self.partition = partition
-        self.next = partition.end
-        """The position that the next appended record gets."""
+        self._appended: int = partition.end
         self.size = 0
         """Bytes appended so far."""
         self._on_failure = on_failure
@@ -88,6 +87,11 @@ class GroupCommit:
         self._writer: asyncio.Task[None] | None = None
         self._failure: JournalError | None = None
         self._patient = True
+
+    @property
+    def next(self) -> Position:
+        """The position that the next appended record gets."""
+        return Position(self._appended)
 
     def append(self, record: Record) -> Durable:
         """Put *record* at `next`, and return what is done once it is durable.
@@ -125,7 +129,7 @@ class GroupCommit:
         group.records.append(data)
         group.size += len(data)
         self.size += len(data)
-        self.next = cast("Position", self.next + 1)  # a call less than Position()
+        self._appended += 1
         if len(group.records) >= GROUP_RECORDS_MAX:
             self._closed.append(group)
             self._open = None

@@ -335,7 +335,8 @@ class Engine:
         """Let in who may come in now, in the order they came."""
         if self._closing:
             return
-        self.schedule.tell_suspensions()
+        if self.suspended or self.schedule.told_suspensions:
+            self.schedule.tell_suspensions()
         while len(self._door) and (
             entry := self._door.pop(lambda type_: not self._closed_to(type_))
         ):

@@ -59,7 +59,8 @@ class Schedule:
         self._due: DueQueue[Run] = DueQueue()
         self._timer: asyncio.TimerHandle | None = None
         self._stopped = False
-        self._told: dict[str, None] = {}
+        self.told_suspensions: dict[str, None] = {}
+        """The suspended services that people were told of last."""
 
     def __contains__(self, run: object) -> bool:
         return run in self._due
@@ -122,10 +123,8 @@ class Schedule:
 
     def tell_suspensions(self) -> None:
         """Log which services were suspended since the last time, and which answer."""
-        told, suspended = self._told, self._admission.suspensions
-        if not told and not suspended:
-            return
-        self._told = dict.fromkeys(suspended)
+        told, suspended = self.told_suspensions, self._admission.suspensions
+        self.told_suspensions = dict.fromkeys(suspended)
         for service in suspended:
             if service not in told:
                 _LOGGER.warning(

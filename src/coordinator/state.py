@@ -134,23 +134,20 @@ class WorkflowState(msgspec.Struct, gc=False):
             InvalidRecordError: *record* can't follow. The state is unchanged.
         """
         if isinstance(record, Outcome):  # most are: the short way
-            self._add(record)
+            key = (record.step, record.occurrence, record.direction)
+            undo = record.direction is Direction.UNDO
+            if (
+                key in self.outcomes
+                or undo is (self.aborting is None)
+                or self.stuck is not None
+                or self.finished is not None
+            ):
+                raise self._invalid(record)
+            self.outcomes[key] = record
         elif self.finished is None and self._may_follow(record):
             self._turn(record)
         else:
             raise self._invalid(record)
-
-    def _add(self, outcome: Outcome) -> None:
-        key = (outcome.step, outcome.occurrence, outcome.direction)
-        undo = outcome.direction is Direction.UNDO
-        if (
-            key in self.outcomes
-            or undo is (self.aborting is None)
-            or self.stuck is not None
-            or self.finished is not None
-        ):
-            raise self._invalid(outcome)
-        self.outcomes[key] = outcome
 
     def _turn(self, record: _Turn) -> None:
         match record:
@@ -326,7 +323,9 @@ class PartitionState:
         if state is None:
             return None
         state.apply(record)
-        if isinstance(record, Finished):
+        if isinstance(record, Outcome):
+            pass  # most are, and change nothing else
+        elif isinstance(record, Finished):
             self._finish(position, state, record)
         elif isinstance(record, Carried):
             state.first = Position(position)
