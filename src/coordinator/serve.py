@@ -27,6 +27,7 @@ from coordinator.errors import JournalError
 __all__ = ["ServeOptions", "serve"]
 
 _LOGGER = logging.getLogger("coordinator")
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class ServeOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,7 +78,8 @@ async def serve(
         stopping.set()
         cut_offs.append(loop.call_later(options.drain_s + options.cut_off_s, _cut_off))
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    for number in _SIGNALS:
         loop.add_signal_handler(number, stop)
     info = options.server_info
     intake = CmdStreamIntake(
@@ -101,8 +103,9 @@ async def serve(
         await admin.aclose()
         for cut_off in cut_offs:
             cut_off.cancel()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number, handler in before.items():
             loop.remove_signal_handler(number)
+            signal.signal(number, handler)
 
 
 def _cut_off() -> None:

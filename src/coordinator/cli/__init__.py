@@ -3,11 +3,16 @@
 import importlib.util
 import sys
 
+from coordinator.cli.signals import end_on_signals
+
 __all__ = ["main"]
 
 
 def main() -> None:
     """Run the ``coordinator`` command, and exit with its code."""
+    if sys.argv[1:2] == ["serve"]:
+        # Whoever starts a server may stop it before it is one: imports take a while.
+        end_on_signals(0)
     if any(importlib.util.find_spec(name) is None for name in ("typer", "rich")):
         print(
             "error: the command line is not installed; "

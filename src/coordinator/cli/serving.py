@@ -13,11 +13,12 @@ import msgspec
 from cmdstream import CmdStreamError
 from coordinator.app import Coordinator
 from coordinator.cli.exits import CliError, ExitCode, exit_code_of
+from coordinator.cli.signals import end_on_signals
 from coordinator.cli.target import load_target
 from coordinator.errors import JournalError
 from coordinator.serve import ServeOptions, serve
 
-__all__ = ["parse_address", "run_server"]
+__all__ = ["leave", "parse_address", "run_server"]
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
@@ -126,7 +127,9 @@ def leave(code: int) -> None:
 
     The interpreter would wait for such a thread, for ever if the call hangs. By now the
     journal is closed, and the next process makes the call again under the same key.
+    A signal that comes while it ends leaves the *code* as it is.
     """
+    end_on_signals(code)
     others = [t for t in threading.enumerate() if t is not threading.main_thread()]
     if any(not thread.daemon for thread in others):
         logging.shutdown()
