@@ -8,6 +8,7 @@ from coordinator.model import Direction, EndStatus, OutcomeStatus, WorkflowId
 from coordinator.records import (
     Aborting,
     Accepted,
+    Cancelled,
     Carried,
     Finished,
     Outcome,
@@ -111,12 +112,32 @@ def test_a_stuck_workflow_that_goes_forward_may_be_cancelled() -> None:
 def test_what_the_server_knows_is_shown() -> None:
     delayed = _info("delayed", due_s=1.2, reason="payments.charge: timed out")
     drawn = _drawn(ACCEPTED, RESERVED, live=delayed)
-    assert "tried 3 times, again in 1.2 s: payments.charge: timed out" in drawn
+    assert "… tried 3 times, again in 1.2 s\n     payments.charge: timed out\n" in drawn
     assert "running now" in _drawn(ACCEPTED, RESERVED, live=_info("running"))
 
 
 def test_without_a_server_an_unfinished_one_waits_for_the_next() -> None:
-    assert "it goes on when a coordinator is started" in _drawn(ACCEPTED)
+    drawn = _drawn(ACCEPTED)
+    assert drawn.startswith("0-7  PlaceOrder  key o-1  unfinished\n")
+    assert "it goes on when a coordinator is started" in drawn
+
+
+def test_what_goes_forward_is_not_said_to_be_still_done() -> None:
+    assert "still done" not in _drawn(ACCEPTED, RESERVED, live=_info("running"))
+
+
+def test_a_cancelled_workflow_is_undone_in_the_end() -> None:
+    cancelled = Cancelled(7, "ann", "too slow", T0 + 20_000)
+    ended = Finished(7, EndStatus.CANCELLED, values.encode("too slow"), T0 + 30_000)
+    drawn = _drawn(ACCEPTED, cancelled, ABORTING, ended)
+    assert "cancelled   by ann: too slow\n" in drawn
+    assert "  14:13:20.030  undone\n" in drawn
+
+
+def test_of_a_traceback_its_lines_are_shown_without_the_marks_below_them() -> None:
+    reason = "a bug\nTraceback:\n  File x\n    f(1)\n    ~^^^\nKeyError: 1"
+    drawn = _drawn(ACCEPTED, Stuck(7, reason, T0 + 90_000))
+    assert "    Traceback:\n      File x\n        f(1)\n    KeyError: 1\n" in drawn
 
 
 def test_a_step_in_flight_is_unknown() -> None:

@@ -5,6 +5,7 @@ import os
 import pty
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,26 @@ def test_a_terminal_gets_tables_that_fit() -> None:
     assert lines[1].endswith("…")
 
 
+def test_what_has_no_room_beside_a_row_of_a_terminal_is_put_below_it() -> None:
+    code = "emit_table(('A', 'B', 'C'), [('1' * 20, '2', 'x' * 500), ('3', '4', '')])"
+    for no_colour in ("", "1"):
+        lines = _in_a_terminal(code, no_colour).splitlines()
+        assert len(lines) == 4
+        assert max(map(len, lines)) <= 40 + len("\x1b[2m\x1b[0m")
+        assert "x…" in lines[2]
+
+
+def test_a_terminal_gets_lines_broken_between_words() -> None:
+    code = "print(wrapped('one two ' * 9, 18), wrapped('', 18))"
+    printed = _in_a_terminal(code, "1")
+    assert printed.startswith("['one two one two one', 'two one two")
+    assert printed.rstrip().endswith("] ['']")
+
+
+def test_a_pipe_gets_whole_lines() -> None:
+    assert output.wrapped("one two " * 99, 18) == ["one two " * 99]
+
+
 def test_progress_is_for_terminals(capsys: pytest.CaptureFixture[str]) -> None:
     with output.progress("working") as tell:
         tell("still working")
@@ -60,7 +81,8 @@ def test_progress_is_for_terminals(capsys: pytest.CaptureFixture[str]) -> None:
 def _in_a_terminal(code: str, no_colour: str) -> str:
     """Run *code*, which prints, in a terminal of 40 columns; return what it shows."""
     program = (
-        "from coordinator.cli.output import emit_lines, emit_table, progress\n" + code
+        "from coordinator.cli.output import emit_lines, emit_table, progress, wrapped\n"
+        + code
     )
     ours, theirs = pty.openpty()
     environment = {
@@ -79,5 +101,10 @@ def _in_a_terminal(code: str, no_colour: str) -> str:
                 env=environment,
                 check=True,
             )
-        # It fits into the terminal's buffer, so there is nothing to wait for.
-        return terminal.read(65536).decode()
+        # It fits into the terminal's buffer, so nobody had to read it meanwhile. But
+        # it may come in parts, and the end of a terminal is an error: EIO.
+        shown = b""
+        with suppress(OSError):
+            while part := terminal.read(65536):
+                shown += part
+        return shown.decode()

@@ -82,26 +82,35 @@ def serve(
         ),
     ],
     listen: Annotated[
-        list[str], typer.Option(help="Where to serve cmd-stream; may be repeated.")
+        list[str],
+        typer.Option(metavar="URL", help="Where to serve cmd-stream; may be repeated."),
     ] = ["tcp://127.0.0.1:9000"],  # noqa: B006 -- never changed
     journal: Annotated[
         str | None,
-        typer.Option(help="URL in the place of the coordinator's own journal."),
+        typer.Option(
+            metavar="URL", help="In the place of the coordinator's own journal."
+        ),
     ] = None,
     drain: Annotated[
         float,
-        typer.Option(min=0, help="Seconds that running steps have to end on SIGTERM."),
+        typer.Option(
+            metavar="SECONDS", min=0, help="What running steps have to end on SIGTERM."
+        ),
     ] = 30.0,
     cut_off: Annotated[
         float,
-        typer.Option(min=0, help="Seconds for steps that do not heed being stopped."),
+        typer.Option(
+            metavar="SECONDS", min=0, help="For steps that do not heed being stopped."
+        ),
     ] = 10.0,
     info: Annotated[
         str | None,
-        typer.Option(help="ServerInfo that cmd-stream clients must expect."),
+        typer.Option(
+            metavar="TEXT", help="ServerInfo that cmd-stream clients must expect."
+        ),
     ] = None,
     log_level: Annotated[
-        str, typer.Option(help="debug, info, warning or error.")
+        str, typer.Option(metavar="LEVEL", help="debug, info, warning or error.")
     ] = "info",
     as_json: JsonOption = False,
 ) -> None:
@@ -125,7 +134,9 @@ def serve(
 JournalOption = Annotated[
     str | None,
     typer.Option(
-        envvar="COORDINATOR_JOURNAL", help="Folder or file: URL of the journal."
+        envvar="COORDINATOR_JOURNAL",
+        metavar="FOLDER",
+        help="Of the journal, or its file: URL.",
     ),
 ]
 IdArgument = Annotated[
@@ -135,7 +146,8 @@ WaitOption = Annotated[
     bool, typer.Option("--wait", help="Wait until the workflow ends.")
 ]
 ByOption = Annotated[
-    str | None, typer.Option(help="Who says so; by default your user name.")
+    str | None,
+    typer.Option(metavar="NAME", help="Who says so; by default your user name."),
 ]
 
 
@@ -172,13 +184,17 @@ def submit(
 def list_(
     journal: JournalOption = None,
     status: Annotated[
-        list[Status], typer.Option(help="Only these; may be repeated.")
+        list[Status],
+        typer.Option(
+            metavar="STATUS",
+            help=f"Only {', '.join(Status)}; may be repeated.",
+        ),
     ] = [],  # noqa: B006 -- never changed
     type_: Annotated[
-        str, typer.Option("--type", help="Only commands of this type.")
+        str, typer.Option("--type", metavar="TYPE", help="Only commands of this type.")
     ] = "",
     limit: Annotated[
-        int, typer.Option(min=0, help="At most so many; 0 for all.")
+        int, typer.Option(metavar="COUNT", min=0, help="At most so many; 0 for all.")
     ] = 1000,
     as_json: JsonOption = False,
 ) -> None:
@@ -199,7 +215,7 @@ def list_(
 def show(
     workflow_id: IdArgument, journal: JournalOption = None, as_json: JsonOption = False
 ) -> None:
-    """Show one workflow: what was done, undone, decided, and is still done."""
+    """Show one workflow: what was done, undone and decided."""
     from coordinator.cli import workflows
 
     raise typer.Exit(workflows.show(workflow_id, journal=journal, as_json=as_json))
@@ -227,7 +243,7 @@ def cancel(
     workflow_id: IdArgument,
     journal: JournalOption = None,
     by: ByOption = None,
-    reason: Annotated[str, typer.Option(help="For the journal.")] = "",
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="For the journal.")] = "",
     wait: WaitOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -276,10 +292,14 @@ def journal_verify(folder: FolderArgument, as_json: JsonOption = False) -> None:
 @journal_app.command("dump")
 def journal_dump(
     folder: FolderArgument,
-    partition: Annotated[int | None, typer.Option(min=0, help="Only this one.")] = None,
-    since: Annotated[int, typer.Option(min=0, help="From this position on.")] = 0,
+    partition: Annotated[
+        int | None, typer.Option(metavar="NUMBER", min=0, help="Only this one.")
+    ] = None,
+    since: Annotated[
+        int, typer.Option(metavar="POSITION", min=0, help="From there on.")
+    ] = 0,
     workflow: Annotated[
-        str | None, typer.Option(help="Only what is about this workflow.")
+        str | None, typer.Option(metavar="ID", help="Only what is about this workflow.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -295,9 +315,14 @@ def journal_dump(
 @journal_app.command("tail")
 def journal_tail(
     folder: FolderArgument,
-    partition: Annotated[int, typer.Option(min=0, help="Which one.")] = 0,
+    partition: Annotated[
+        int, typer.Option(metavar="NUMBER", min=0, help="Which one.")
+    ] = 0,
     count: Annotated[
-        int, typer.Option("--lines", "-n", min=0, help="Records to begin with.")
+        int,
+        typer.Option(
+            "--lines", "-n", metavar="COUNT", min=0, help="Records to begin with."
+        ),
     ] = 10,
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C.")
@@ -315,7 +340,7 @@ def journal_tail(
 
 @app.command()
 def doctor(journal: JournalOption = None, as_json: JsonOption = False) -> None:
-    """Check disk, clock, journal and server; exit with 1 if there is a problem."""
+    """Check disk, clock, journal and server; exits with 1 on a problem."""
     from coordinator.cli.doctor import doctor as examine
 
     raise typer.Exit(examine(journal, as_json=as_json))

@@ -32,6 +32,7 @@ from coordinator.cli.output import (
     show_count,
     show_duration,
     show_size,
+    wrapped,
 )
 from coordinator.cli.remote import NoServerError, ask, folder_of
 from coordinator.journals.segments import inspect
@@ -98,9 +99,12 @@ def _local_folder(journal: str | None) -> str | None:
 def _lines(check: Check) -> list[Line]:
     style = STATUS_STYLES[check.level]
     first: Line = [(f"{check.level:<8}", style), (f" {check.name:<8} ", "bold")]
-    lines = [[*first, (check.found, "")]]
+    margin = (" " * 18, "")
+    found, *more = wrapped(check.found, 18)
+    lines = [[*first, (found, "")], *([margin, (line, "")] for line in more)]
     if check.advice:
-        lines.append([(" " * 18, ""), (f"-> {check.advice}", style)])
+        advice = wrapped(f"-> {check.advice}", 18)
+        lines += [[margin, (line, style)] for line in advice]
     return lines
 
 

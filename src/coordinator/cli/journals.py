@@ -3,6 +3,7 @@
 Nothing is locked, changed or created; see `coordinator.journals.segments.inspect`.
 """
 
+import re
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -102,7 +103,11 @@ def _partition_lines(
     partition: inspect.PartitionInfo, holder: int | None
 ) -> list[Line]:
     if holder is not None:
-        held = f"held by process {holder} ({partition.holder.strip()})"
+        # By default the owner's name is its process, which the lock names anyway.
+        said = re.sub(r"^(.+) \(\1\)", r"\1", partition.holder.strip())
+        pid = f"pid {holder} "
+        more = said.removeprefix(pid) if said.startswith(pid) else f"({said})"
+        held = f"held by process {holder} {more}"
     else:
         held = "not in use, as far as can be seen here"
     saved = partition.checkpoint
@@ -111,7 +116,10 @@ def _partition_lines(
         if saved is None
         else f"recovery reads from position {saved.low}; checkpoint of {saved.end}"
     )
-    return [[(f"partition {partition.number}", "bold"), (f"  {held}; {recovery}", "")]]
+    return [
+        [(f"partition {partition.number}", "bold"), (f"  {held}", "")],
+        [(f"  {recovery}", "")],
+    ]
 
 
 def verify(journal: str, *, as_json: bool) -> ExitCode:

@@ -20,6 +20,7 @@ import msgspec
 from coordinator.cli.output import (
     STATUS_STYLES,
     Line,
+    fill,
     show_clock,
     show_duration,
     show_time,
@@ -39,11 +40,14 @@ _DECISION_STYLES = {
     "stuck": "bold red",
     "aborting": "magenta",
     "cancelled": "magenta",
+    "undone": "blue",
     "resumed": "cyan",
     "completed": "green",
     "compensated": "blue",
 }
 _ENDS = {"completed", "compensated", "cancelled"}
+_REASON = 28
+"""Column in which the reasons of decisions begin."""
 _LANE = 5
 """Column of the forward lane."""
 _RIGHT_SIZE = 26
@@ -89,6 +93,8 @@ class _Picture:
         """Draw who it is and how it stands."""
         timeline, live = self._timeline, self._live
         status = live.status if live is not None else timeline.status
+        if status == "running" and live is None:
+            status = "unfinished"
         style = STATUS_STYLES.get(status.partition(",")[0], "")
         title: Line = [(timeline.id, "bold"), (f"  {timeline.type}", "bold cyan")]
         if timeline.key:
@@ -157,18 +163,15 @@ class _Picture:
         elif timeline.status == "completed":
             lines.append([(f"{indent}▼ ", "green"), (_text(timeline.result), "green")])
         if timeline.status == "stuck":
-            lines.append(
-                [("   ■ ", "bold red"), (f"stuck: {_first(timeline.reason)}", "red")]
-            )
+            # All of it is told with the decision.
+            said = _cut(f"stuck: {_first(timeline.reason)}", self._columns - _LANE)
+            lines.append([("   ■ ", "bold red"), (said, "red")])
         elif live is not None and live.due_s is not None:
-            tries = f"tried {live.attempts} times" if live.attempts else "not tried yet"
             due = show_duration(round(live.due_s * 1_000_000))
-            lines.append(
-                [
-                    ("   … ", "yellow"),
-                    (f"{tries}, again in {due}: {_first(live.reason)}", "yellow"),
-                ]
-            )
+            said = f"{_tries(live.attempts)}, again in {due}"
+            lines.append([("   … ", "yellow"), (said, "yellow")])
+            reason = fill(_first(live.reason), self._columns - _LANE)
+            lines += [[(indent, ""), (line, "yellow")] for line in reason if line]
         elif live is not None:
             lines.append([("   … ", "cyan"), ("running now", "cyan")])
         elif timeline.status not in _ENDS:
@@ -195,24 +198,32 @@ class _Picture:
             by = f"by {decision.by}" if decision.by else ""
             reason = decision.reason.strip().splitlines()
             said = ": ".join(filter(None, (by, reason[0] if reason else "")))
+            what = decision.what
+            if what == "compensated" and timeline.status == "cancelled":
+                what = "undone"  # "cancelled" is told where it was decided
+            first, *more = fill(said, self._columns - _REASON)
             lines.append(
                 [
                     (f"  {show_clock(decision.at)}  ", "dim"),
-                    (f"{decision.what:<12}", _DECISION_STYLES.get(decision.what, "")),
-                    (said, ""),
+                    (f"{what:<12}", _DECISION_STYLES.get(what, "")),
+                    (first, ""),
                 ]
             )
-            lines += [[(" " * 28 + more, "dim")] for more in reason[1:]]
+            lines += [[(" " * _REASON + line, "")] for line in more]
+            lines += [[(f"    {line}", "dim")] for line in reason[1:] if _tells(line)]
         if not timeline.complete:
             lost = "only a copy of the earlier state is retained: when it was stuck or "
             lines.append([(f"  {lost}retried before is not known", "dim")])
         return [*lines, []]
 
     def standing(self) -> list[Line]:
-        """Draw what is still done in the world, where that is news."""
+        """Draw what is still done in the world, where that is news.
+
+        Of what goes forward or has completed it is what everybody wants.
+        """
         timeline = self._timeline
         lines: list[Line] = []
-        if timeline.standing and timeline.status != "completed":
+        if timeline.standing and timeline.status not in {"running", "completed"}:
             lines.append([("still done in the world", "bold")])
             values = {step.step: step.value for step in timeline.steps}
             for name in timeline.standing:
@@ -267,6 +278,15 @@ def _text(value: Any) -> str:
 def _first(text: str) -> str:
     """Return the first line: the rest of a traceback is told with the decision."""
     return (text.strip().splitlines() or [""])[0]
+
+
+def _tries(count: int) -> str:
+    return {0: "not tried yet", 1: "tried once"}.get(count, f"tried {count} times")
+
+
+def _tells(line: str) -> bool:
+    """Whether a traceback's line is more than marks under the line before."""
+    return bool(line.strip(" ~^"))
 
 
 def _cut(text: str, size: int) -> str:

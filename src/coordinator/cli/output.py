@@ -7,6 +7,7 @@ Rich is imported for terminals only. A pipe gets plain text that is never cut, a
 import os
 import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -19,6 +20,7 @@ __all__ = [
     "emit_json",
     "emit_lines",
     "emit_table",
+    "fill",
     "progress",
     "show_clock",
     "show_count",
@@ -26,6 +28,7 @@ __all__ = [
     "show_size",
     "show_time",
     "width",
+    "wrapped",
 ]
 
 Line = list[tuple[str, str]]
@@ -34,8 +37,12 @@ Line = list[tuple[str, str]]
 WIDTH_DEFAULT = 100
 """Columns where there is no terminal to ask."""
 
+LAST_SIZE_MIN = 32
+"""Columns that a table's last column is worth; with less it goes below its row."""
+
 STATUS_STYLES = {
     "running": "cyan",
+    "unfinished": "cyan",
     "delayed": "yellow",
     "stuck": "bold red",
     "cancelling": "magenta",
@@ -89,20 +96,33 @@ def emit_lines(lines: Sequence[Line]) -> None:
 
 
 def emit_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print *rows* in columns; in a terminal the last column is cut to fit."""
+    """Print *rows* in columns.
+
+    In a terminal the last column is cut to fit, or cut and put below its row where
+    little of it would be left beside the others.
+    """
     cells = [headers, *rows]
     widths = [max(len(row[i]) for row in cells) for i in range(len(headers))]
-    room = width() - sum(widths[:-1]) - 2 * (len(widths) - 1)
-    if sys.stdout.isatty() and widths[-1] > room > 0:
-        widths[-1] = room
+    last = widths.pop()
+    room = width() - sum(size + 2 for size in widths)
+    below = False
+    if sys.stdout.isatty() and last > room:
+        below = room < LAST_SIZE_MIN
+        last = max(width() - 4 if below else room, 1)
     lines: list[Line] = []
     for number, row in enumerate(cells):
         line: Line = []
-        for text, size in zip(row, widths, strict=True):
-            cut = text if len(text) <= size else text[: size - 1] + "…"
+        for text, size in zip(row, widths, strict=False):
             style = "bold" if number == 0 else STATUS_STYLES.get(text, "")
-            line += [(cut.ljust(size), style), ("  ", "")]
-        lines.append(line)
+            line += [(text.ljust(size), style), ("  ", "")]
+        text = row[-1] if len(row[-1]) <= last else row[-1][: last - 1] + "…"
+        if below:
+            # No space behind the last piece: on a full line it would be a line more.
+            lines.append(line[:-1])
+            if text and number:
+                lines.append([("    ", ""), (text, "dim")])
+        else:
+            lines.append([*line, (text, "" if number else "bold")])
     emit_lines(lines)
 
 
@@ -125,6 +145,23 @@ def progress(message: str) -> Generator[Callable[[str], None]]:
 def width() -> int:
     """Return the columns to fill."""
     return shutil.get_terminal_size((WIDTH_DEFAULT, 24)).columns
+
+
+def wrapped(text: str, indent: int) -> list[str]:
+    """Return *text* as the lines that fit behind *indent* columns of a terminal.
+
+    A pipe gets it as one line. Long words are not broken: people copy them.
+    """
+    if not sys.stdout.isatty():
+        return [text]
+    return fill(text, width() - indent)
+
+
+def fill(text: str, size: int) -> list[str]:
+    """Return *text* in lines of *size* columns, or of one word that is longer."""
+    return textwrap.wrap(
+        text, max(size, 20), break_long_words=False, break_on_hyphens=False
+    ) or [""]
 
 
 def show_time(at: int) -> str:

@@ -123,7 +123,10 @@ def _start(
         accepted, ended = start(
             folder,
             command,
-            on_accepted=lambda id_: tell(f"{id_} runs; Ctrl-C leaves it running …"),
+            on_accepted=lambda id_: tell(
+                f"{id_} runs; `coordinator show {id_}` says how it stands, "
+                f"Ctrl-C leaves it running …"
+            ),
         )
     if ended is None:
         if as_json:
@@ -147,8 +150,10 @@ def _emit_end(ended: Ended, *, as_json: bool) -> None:
             )
         )
     else:
-        said = ended.result if ended.status == "completed" else ended.reason
+        said = ended.result if ended.status == "completed" else ended.reason.strip()
         print(f"{ended.id} {ended.status}: {said}")
+        if ended.status == "stuck":
+            print(f"see `coordinator show {ended.id}`", file=sys.stderr)
 
 
 def list_workflows(
@@ -185,18 +190,19 @@ def list_workflows(
         return ExitCode.OK
     if not running:
         print(f"no coordinator is running on {folder}", file=sys.stderr)
-    _emit_list(found)
+    _emit_list(found, running=running)
     return ExitCode.OK
 
 
-def _emit_list(found: Workflows) -> None:
+def _emit_list(found: Workflows, *, running: bool) -> None:
     now = time.time_ns() // 1000
     rows = [
         (
             info.id,
             info.type,
             info.key,
-            info.status,
+            # Without a server nothing runs.
+            info.status if running or info.status != "running" else "unfinished",
             show_duration(now - info.accepted_at),
             str(info.outcomes),
             "" if info.due_s is None else show_duration(round(info.due_s * 1_000_000)),
