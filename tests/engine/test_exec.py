@@ -40,7 +40,7 @@ class Declined(Refused):
         self.code = code
 
 
-def test_a_returned_value_is_durable_before_the_client_gets_it() -> None:
+def test_what_completes_is_a_record_for_each_step_and_one_at_either_end() -> None:
     journal = KeepingJournal()
 
     async def main() -> list[int]:
