@@ -4,7 +4,7 @@ import errno
 from collections.abc import Callable
 
 import pytest
-from tests.journals.disk import Disk, MemoryFolder, fail_at
+from tests.journals.disk import Data, Disk, MemoryFolder, Names, fail_at
 from tests.journals.parts import (
     SMALL,
     Clock,
@@ -188,7 +188,7 @@ def test_a_quota_that_is_used_up_is_a_full_disk(
 def test_a_partition_opens_on_a_full_disk(disk: Disk, folder: MemoryFolder) -> None:
     store = open_store(folder)
     written = append(store, 700)
-    store.close()
+    disk.kill()
     folder.bytes_of(segment_name(0))[2000:2100] = b"torn" * 25
     disk.space = 0
     store = open_store(folder)
@@ -362,6 +362,82 @@ def test_an_active_segment_that_shrinks_while_it_is_copied_is_noticed(
     store = make_store(folder)
     with pytest.raises(JournalBrokenError, match="became shorter"):
         store.open("test")
+
+
+def test_closed_it_gives_back_what_was_allocated_ahead(
+    disk: Disk, folder: MemoryFolder
+) -> None:
+    store = open_store(folder)
+    written = append(store, 2500)
+    store.prepare()
+    assert "next.tmp" in folder.names()
+    claim, _ = batches_of(store)
+    store.close()
+    assert "next.tmp" not in folder.names()
+    size = len(folder.bytes_of(segment_name(0)))
+    assert size == 64 + len(claim.data) + len(written.data)
+    # Not synced, for nothing depends on it.
+    disk.cut_power(Data.NONE, Names.NONE)
+    assert len(folder.bytes_of(segment_name(0))) == 4096
+    again = open_store(folder)
+    assert batches_of(again)[:2] == [claim, written]
+
+
+def test_closed_on_a_full_disk_it_keeps_what_it_has_and_can_start_again(
+    disk: Disk, folder: MemoryFolder
+) -> None:
+    store = open_store(folder)
+    append(store, 2500)
+    disk.space = 0
+    store.prepare()
+    assert store.full
+    store.close()
+    assert len(folder.bytes_of(segment_name(0))) == 4096
+    append(open_store(folder), 700)
+
+
+def test_a_disk_that_filled_since_it_was_closed_is_told_and_nothing_is_lost(
+    disk: Disk, folder: MemoryFolder
+) -> None:
+    store = open_store(folder)
+    written = append(store, 700)
+    store.close()
+    disk.space = 0
+    with pytest.raises(JournalFullError, match="0 are free"):
+        open_store(folder)
+    disk.kill()
+    disk.space = 1 << 20
+    assert batches_of(open_store(folder))[1] == written
+
+
+@pytest.mark.parametrize("call", ["truncate", "remove"])
+def test_space_that_can_not_be_given_back_is_no_failure(
+    disk: Disk, folder: MemoryFolder, call: str
+) -> None:
+    store = open_store(folder)
+    append(store, 2500)
+    store.prepare()
+
+    def fault(_: int, name: str) -> None:
+        if name == call:
+            raise OSError(errno.EIO, "input/output error")
+
+    disk.fault = fault
+    store.close()
+    disk.kill()
+    assert len(batches_of(open_store(folder))) == 3
+
+
+def test_a_broken_store_cuts_nothing_when_it_is_closed(
+    disk: Disk, folder: MemoryFolder
+) -> None:
+    store = open_store(folder)
+    disk.fault = fail_at(disk.calls + 1, errno.EIO)
+    with pytest.raises(JournalBrokenError):
+        append(store)
+    calls = disk.calls
+    store.close()
+    assert disk.calls == calls
 
 
 def test_a_store_that_was_closed_does_nothing_more(folder: MemoryFolder) -> None:

@@ -41,11 +41,11 @@ def test_the_options_reach_the_store(tmp_path: Path) -> None:
     async def main() -> None:
         journal = await open_journal(url)
         partition = await journal.open(0, owner="x", at=1)
+        [segment] = (tmp_path / "orders" / "p0").glob("*.seg")
+        assert segment.stat().st_size == 1024 * 1024
         await partition.aclose()
 
     asyncio.run(main())
-    [segment] = (tmp_path / "orders" / "p0").glob("*.seg")
-    assert segment.stat().st_size == 1024 * 1024
     assert (archive / "p0").is_dir()
 
 

@@ -4,13 +4,14 @@
     append   roll if the batch does not fit; write; sync    -> the batch is durable
     prepare  allocate the next segment ahead                -> `full` is set or empty
     trim     remove or archive old segments                 -> oldest first
-    close    give the files and the lock back
+    close    give the files, the unused space and the lock back
 
 The first `OSError` that is not a clear lack of space is the last: the store is broken
 and says so for ever. Nothing here is tried a second time. `docs/journal-format.md`
 argues each crash point.
 """
 
+import contextlib
 from collections.abc import Callable
 
 import msgspec
@@ -260,9 +261,11 @@ class Store:
     def close(self) -> None:
         """Close the files and give the lock back. May be called twice.
 
-        What was allocated ahead stays allocated: so a full disk can't keep us from
-        starting again.
+        What was allocated ahead is given back, unless the disk is full: then the next
+        start needs it, as others would take it at once.
         """
+        if self._active is not None and not (self._broken or self.full):
+            self._give_back(self._active)
         for file in (self._active, self._next):
             if file is not None:
                 file.close()
@@ -285,6 +288,16 @@ class Store:
         """Note that the file system failed while *doing*; return what to raise."""
         self._broken = f"{self.folder.path}: could not {doing}: {error}"
         return JournalBrokenError(self._broken)
+
+    def _give_back(self, active: File) -> None:
+        """Cut the unwritten end off, and remove the segment that was made ahead.
+
+        Not synced: nothing depends on it, and a crash leaves zeros there as before. So
+        a failure is none of the journal's; what was flushed is not touched.
+        """
+        with contextlib.suppress(OSError):
+            active.truncate(self._offset)
+            self.folder.remove(NEXT)
 
     def _write(self, active: File, data: bytes) -> None:
         """Write *data* at the end of the active segment.
