@@ -7,6 +7,7 @@ Exit code: 0 if every line of the audit passed, 1 if not, 2 if it could not begi
 
 import argparse
 import asyncio
+import os
 import random
 import sys
 from pathlib import Path
@@ -80,11 +81,14 @@ def conclude(
             f"FAIL: {ran.problem or 'see the lines marked FAIL above'}.",
             style="bold red",
         )
-    console.print(
-        f"Look around in {folder}: coordinator list, show ... --journal "
-        f"{folder / 'journal'}; sqlite3 {folder / 'payments.sqlite'}",
-        markup=False,
-    )
+    commands = os.path.relpath(Path(sys.executable).parent)
+    console.print(f"Look around, with {commands} in the PATH:", markup=False)
+    for command in (
+        f"coordinator journal dump {folder / 'journal'}",
+        f"coordinator show ID --journal {folder / 'journal'}",
+        f"sqlite3 {folder / 'payments.sqlite'} 'select * from world'",
+    ):
+        console.print(f"  {command}", markup=False, highlight=False)
 
 
 if __name__ == "__main__":
