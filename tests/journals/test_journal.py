@@ -159,6 +159,24 @@ def test_a_disk_that_fails_while_it_is_made_is_told(number: int) -> None:
     run(opened(disk.folder()))
 
 
+@pytest.mark.parametrize("number", range(21))
+def test_a_disk_too_full_for_a_new_journal_is_no_failure_of_it(number: int) -> None:
+    async def main() -> None:
+        disk = Disk()
+        disk.fault = fail_at(number, errno.ENOSPC)
+        with pytest.raises(JournalFullError, match="No space left"):
+            await make(disk)
+        disk.kill()
+        await make(disk)
+
+    async def make(disk: Disk) -> None:
+        journal = await opened(disk.folder())
+        assert (await journal.open(0, owner="x", at=1)).epoch == 1
+        await journal.aclose()
+
+    run(main())
+
+
 def test_a_disk_that_fails_while_a_partition_is_opened_is_told() -> None:
     async def main() -> None:
         disk = Disk()

@@ -34,8 +34,8 @@ class ExitCode(enum.IntEnum):
     CONFLICT = 4
     """The workflow's state does not allow it, e.g. a retry of one that is not stuck."""
     UNAVAILABLE = 5
-    """No server runs there, the journal is locked or not a journal, an address is in
-    use, or the server takes nothing now. Trying again later may help."""
+    """No server runs there, the journal is locked or not a journal, its disk is full,
+    an address is in use, or the server takes nothing now. Later it may go well."""
     DAMAGED = 6
     """Stored bytes are not what was written."""
 

@@ -21,7 +21,6 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from coordinator.errors import JournalBrokenError
 from coordinator.ports import Journal
 
 __all__ = ["open_journal", "parse_duration"]
@@ -74,6 +73,7 @@ def _open_memory(url: str) -> Journal:
 async def _open_file(url: str) -> Journal:
     from coordinator.journals.segments.journal import SegmentJournal  # noqa: PLC0415
     from coordinator.journals.segments.posix import PosixFolder  # noqa: PLC0415
+    from coordinator.journals.segments.space import not_made  # noqa: PLC0415
     from coordinator.journals.segments.store import StoreOptions  # noqa: PLC0415
 
     path, options = _split(url, {"partitions", "segment_mib", "retention", "archive"})
@@ -86,13 +86,14 @@ async def _open_file(url: str) -> Journal:
     )
 
     def make_folders() -> tuple[PosixFolder, PosixFolder | None]:
+        place = options.get("archive")
+        return make(path), None if place is None else make(place)
+
+    def make(path: str) -> PosixFolder:
         try:
-            folder = PosixFolder.make(path)
-            place = options.get("archive")
-            archive = None if place is None else PosixFolder.make(place)
+            return PosixFolder.make(path)
         except OSError as error:
-            raise JournalBrokenError(str(error)) from error
-        return folder, archive
+            raise not_made(path, error) from error
 
     loop = asyncio.get_running_loop()
     with ThreadPoolExecutor(1) as executor:

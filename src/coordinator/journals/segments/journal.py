@@ -20,7 +20,6 @@ from datetime import UTC, datetime
 import msgspec
 
 from coordinator.errors import (
-    JournalBrokenError,
     JournalDamagedError,
     JournalFormatError,
 )
@@ -28,6 +27,7 @@ from coordinator.journals.segments.files import Folder
 from coordinator.journals.segments.format import JOURNAL_ID_SIZE
 from coordinator.journals.segments.partition import SegmentPartition
 from coordinator.journals.segments.reading import Identity, path_in
+from coordinator.journals.segments.space import not_made
 from coordinator.journals.segments.store import Store, StoreOptions
 
 __all__ = ["SegmentJournal", "read_journal_file"]
@@ -112,6 +112,7 @@ class SegmentJournal:
                 partitions.
             JournalDamagedError: Its description can't be read.
             JournalLockedError: Another process is making the journal right now.
+            JournalFullError: There is no space for a new one.
             JournalBrokenError: The file system failed.
         """
         loop = asyncio.get_running_loop()
@@ -161,7 +162,7 @@ class SegmentJournal:
             folder = self._folder.folder(name)
             archive = self._archive and self._archive.folder(name)
         except OSError as error:
-            raise JournalBrokenError(f"{self._folder.path}: {error}") from error
+            raise not_made(self._folder.path, error) from error
         return Store(
             folder,
             msgspec.structs.replace(self._identity, partition=partition),
@@ -219,7 +220,7 @@ def _read_or_create(
         if identity is None:
             identity = _create(folder, partitions or 1, new_id, process)
     except OSError as error:
-        raise JournalBrokenError(f"{folder.path}: {error}") from error
+        raise not_made(folder.path, error) from error
     if partitions is not None and partitions != identity.partitions:
         raise JournalFormatError(
             f"{folder.path} has {identity.partitions} partitions, not {partitions}; "

@@ -10,10 +10,10 @@ A shortage is no failure: it is `JournalFullError`, and nothing was written. Eve
 
 import errno
 
-from coordinator.errors import JournalFullError
+from coordinator.errors import JournalBrokenError, JournalError, JournalFullError
 from coordinator.journals.segments.files import File, Folder
 
-__all__ = ["NEXT", "NO_SPACE", "allocate"]
+__all__ = ["NEXT", "NO_SPACE", "allocate", "not_made"]
 
 NEXT = "next.tmp"
 """The segment that was allocated ahead: empty, or with a header and no final name."""
@@ -48,3 +48,17 @@ def allocate(folder: Folder, name: str, size: int) -> File:
             raise JournalFullError(f"{folder.path}: {error.strerror}") from error
         raise
     return file
+
+
+def not_made(path: str, error: OSError) -> JournalError:
+    """Return what to raise when something new could not be made at *path*.
+
+    Where nothing is stored yet, nothing can be in doubt: a lack of space is just that,
+    whichever call it came from.
+    """
+    if error.errno in NO_SPACE:
+        return JournalFullError(
+            f"{path}: {error.strerror}: a new journal can't be made; free some space, "
+            f"then start again"
+        )
+    return JournalBrokenError(f"{path}: {error}")

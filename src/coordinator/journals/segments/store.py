@@ -35,7 +35,7 @@ from coordinator.journals.segments.recovery import (
     read_checkpoint,
     recover,
 )
-from coordinator.journals.segments.space import NEXT, NO_SPACE, allocate
+from coordinator.journals.segments.space import NEXT, NO_SPACE, allocate, not_made
 
 __all__ = ["Store", "StoreOptions"]
 
@@ -144,7 +144,10 @@ class Store:
             else:
                 self._make_first()
         except OSError as error:
-            raise self.broke("open", error) from error
+            broken = self.broke("open", error)
+            if error.errno in NO_SPACE and not self.segments:
+                raise not_made(self.folder.path, error) from error
+            raise broken from error
 
     def append(self, batch: Batch) -> None:
         """Write *batch* behind the last one, and flush it.
