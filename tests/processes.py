@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-TIMEOUT_S = 60.0
+TIMEOUT_S = 120.0
 """Only a hang gets here; the machine may be busy."""
 POLL_S = 0.01
 

@@ -20,7 +20,7 @@ from coordinator.errors import (
 )
 from coordinator.sync import Coordinator, Handle
 
-TIMEOUT_S = 30.0
+TIMEOUT_S = 120.0
 
 
 class Desk:

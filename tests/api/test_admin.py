@@ -19,7 +19,7 @@ from coordinator.api.admin import AdminServer
 from coordinator.api.admin_socket import journal_folder, within
 
 T = TypeVar("T")
-TIMEOUT_S = 30.0
+TIMEOUT_S = 120.0
 
 
 class Desk:

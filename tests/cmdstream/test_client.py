@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -120,10 +121,11 @@ def test_a_greeting_over_the_limit_is_refused() -> None:
 
 def test_nobody_there_is_an_error(tmp_path: Path) -> None:
     async def main() -> None:
-        async with serving() as (_, port):
-            pass
-        with pytest.raises(ConnectError, match=f"cannot connect to 127.0.0.1:{port}: "):
-            await connect(port)
+        with socket.socket() as bound:  # and not listened on; nobody else gets its port
+            bound.bind(("127.0.0.1", 0))
+            port = bound.getsockname()[1]
+            with pytest.raises(ConnectError, match=f"connect to 127.0.0.1:{port}: "):
+                await connect(port)
         with pytest.raises(ConnectError, match="nowhere: "):
             await Client.connect_unix(str(tmp_path / "nowhere"), CODEC)
 

@@ -20,10 +20,10 @@ from examples.shop.ledger import Call, Decision, Ledger
 from coordinator.context import StepContext, in_step
 from coordinator.errors import CommandBlocked, CommandDelayed, Refused
 from coordinator.gateways import BreakerOptions, MisconfiguredError
-from coordinator.gateways.http import HttpGateway
+from coordinator.gateways.http import HttpGateway, HttpOptions
 from coordinator.model import Direction, StepId
 
-END_S = 20  # Seconds in which a process must have ended; not waited for.
+END_S = 120  # Seconds in which a process must have ended; not waited for.
 
 
 class Made(msgspec.Struct):
@@ -72,7 +72,10 @@ class Running:
         async def main() -> None:
             never = BreakerOptions(calls_min=10**9)
             url = f"http://127.0.0.1:{self.port}"
-            async with Shop(url, name="shop", breaker=never) as shop:
+            patient = HttpOptions(connect_timeout_s=END_S)
+            async with Shop(
+                url, name="shop", breaker=never, timeout_s=END_S, options=patient
+            ) as shop:
                 await scenario(shop)
 
         asyncio.run(main())
@@ -127,7 +130,7 @@ def test_a_key_is_applied_once_and_undone_once(
         running.use(scenario)
         world = running.rows("SELECT operation, subject, delta, undoes FROM world")
         assert world == [(do[1:], "o-1", 1999, None), (undo[1:], "o-1", -1999, 1)]
-        keys = running.rows("SELECT key, status, epoch FROM effects ORDER BY at")
+        keys = running.rows("SELECT key, status, epoch FROM effects ORDER BY rowid")
         assert keys == [("k-1", "done", 3), ("k-1/undo", "done", 3)]
         answers = running.rows("SELECT answer FROM calls ORDER BY id")
         assert [row[0] for row in answers] == ["done", "repeated"] * 2

@@ -1,6 +1,7 @@
 import asyncio
 import gzip
 import shutil
+import socket
 import ssl
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 from aiohttp import web
 from aiohttp.client_reqrep import ConnectionKey
 from tests.gateways.conformance import (
+    LONG_S,
     Act,
     Clock,
     GatewayConformance,
@@ -56,7 +58,11 @@ class HttpPeer:
 
     def __init__(self) -> None:
         self.peer = Peer()
-        self.port = 0
+        # Bound, and not listened on: while it is away nobody else is given its port.
+        self.keeper = socket.socket()
+        self.keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.keeper.bind(("127.0.0.1", 0))
+        self.port: int = self.keeper.getsockname()[1]
         self.open: set[asyncio.BaseTransport] = set()
         self.runner: web.AppRunner | None = None
 
@@ -66,7 +72,6 @@ class HttpPeer:
         self.runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.01)
         await self.runner.setup()
         await web.TCPSite(self.runner, "127.0.0.1", self.port).start()
-        self.port = self.runner.addresses[0][1]
 
     async def stop(self) -> None:
         if self.runner is not None:
@@ -125,6 +130,7 @@ class TestHttp(GatewayConformance):
             timeout_s=timeout_s,
             breaker=breaker,
             clock=clock,
+            options=HttpOptions(connect_timeout_s=LONG_S),
         ) as gateway:
             try:
                 yield Scene(
@@ -137,6 +143,7 @@ class TestHttp(GatewayConformance):
                 )
             finally:
                 await server.stop()
+                server.keeper.close()
 
 
 @asynccontextmanager
@@ -161,9 +168,12 @@ def with_gateway(
     handler: Handler,
     use: Callable[[HttpGateway], Coroutine[Any, Any, object]],
     prefix: str = "",
+    options: HttpOptions = HttpOptions(),  # noqa: B008 -- frozen
     **more: Any,
 ) -> None:
-    """Run *use*, in a step, with a gateway to *handler*."""
+    """Run *use*, in a step, with a gateway to *handler* that has all the time."""
+    options = msgspec.structs.replace(options, connect_timeout_s=LONG_S)
+    more = {"timeout_s": LONG_S, "options": options, **more}
 
     async def main() -> None:
         async with (
@@ -592,10 +602,11 @@ def test_a_certificate_is_trusted_only_if_the_options_say_so(tmp_path: Path) -> 
 
     async def main() -> None:
         async with serving(echo, server_tls) as base_url:
-            async with HttpGateway(base_url, name="shop") as gateway:
+            options = HttpOptions(connect_timeout_s=LONG_S)
+            async with HttpGateway(base_url, name="shop", options=options) as gateway:
                 with pytest.raises(MisconfiguredError, match="certificate not trusted"):
                     await gateway.get("/")
-            options = HttpOptions(tls=client_tls)
+            options = HttpOptions(tls=client_tls, connect_timeout_s=LONG_S)
             async with HttpGateway(base_url, name="shop", options=options) as gateway:
                 assert (await gateway.get("/", into=Echo)).method == "GET"
 
