@@ -1,13 +1,11 @@
 """A disk that fills, and one whose flush fails, under a real server.
 
-The small disk is a file system of its own, so only root can have one. Where that is not
-allowed the tests are skipped; where ``CI`` is set they fail instead.
+See `tests.small_disk` for where there is none.
 """
 
 import asyncio
 import os
 import signal
-import subprocess
 from collections.abc import Generator
 from contextlib import suppress
 from pathlib import Path
@@ -25,6 +23,7 @@ from tests.integration.support import (
 )
 from tests.integration.till_app import Greet, Order, OrderFailed, Receipt
 from tests.processes import Server, eventually, serving
+from tests.small_disk import mounted
 
 from cmdstream import Client, CmdStreamError
 
@@ -39,18 +38,8 @@ def ballast(tmp_path: Path) -> Generator[Path]:
     """Mount a disk of 8 MiB for the journal; yield the file that is to fill it."""
     journal = tmp_path / "journal"
     journal.mkdir()
-    mount = ("mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(journal))
-    try:
-        subprocess.run(mount, check=True, capture_output=True, text=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        reason = f"no small disk: {getattr(error, 'stderr', error)}"
-        if "CI" in os.environ:
-            pytest.fail(reason)
-        pytest.skip(reason)
-    try:
+    with mounted(journal, "8m"):
         yield journal / "ballast"
-    finally:
-        subprocess.run(("umount", "--lazy", str(journal)), check=True)
 
 
 def _fill(ballast: Path, spare: int = 0) -> None:

@@ -55,7 +55,10 @@ async def _make(folder: Path, *, large: int = 0, kill: bool = True) -> None:
     async with serving(folder, SOURCE, journal=SMALL) as server:
         submitted = await cli(folder, "submit", "Order", '{"id":"o-1","stamped":true}')
         assert submitted.code == 0, submitted.stderr
-        await eventually(lambda: charges(folder) == {"o-1": 1})
+        # Delayed by its stamp: so the outcome of the charge is in the journal. That the
+        # charge was noted does not say so, and the kill could come before it is.
+        await eventually(lambda: _is_delayed(folder))
+        assert charges(folder) == {"o-1": 1}
         async with client_of(server) as client:
             for number in range(large):
                 name = f"{number:x}" * 300_000
@@ -65,6 +68,11 @@ async def _make(folder: Path, *, large: int = 0, kill: bool = True) -> None:
             assert await server.exited() == -signal.SIGKILL
         else:
             assert await server.stop() == 0
+
+
+async def _is_delayed(folder: Path) -> bool:
+    (workflow,) = await listed(folder)
+    return bool(workflow["status"] == "delayed")
 
 
 async def _goes_on(folder: Path) -> str:

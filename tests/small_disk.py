@@ -1,0 +1,30 @@
+"""A disk that can be filled: a small file system of its own, which only root can mount.
+
+Where that is not allowed the test is skipped; where ``CI`` is set it fails instead.
+"""
+
+import os
+import subprocess
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+
+@contextmanager
+def mounted(folder: Path, size: str) -> Generator[None]:
+    """Mount an empty file system on *folder*, of *size* as ``mount`` understands it."""
+    mount = ("mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder))
+    try:
+        subprocess.run(mount, check=True, capture_output=True, text=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        said = getattr(error, "stderr", "") or str(error)
+        reason = f"needs the right to mount a small file system: {said.strip()}"
+        if "CI" in os.environ:
+            pytest.fail(reason)
+        pytest.skip(reason)
+    try:
+        yield
+    finally:
+        subprocess.run(("umount", "--lazy", str(folder)), check=True)
