@@ -16,7 +16,8 @@ import json
 import shutil
 import socket
 from asyncio.subprocess import Process
-from contextlib import suppress
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from examples.demo.processes import Children
 from rich.console import Console
 
 SERVICES = ("inventory", "payments", "shipping")
-START_S = 20  # Seconds that a process has to start.
+START_S = 60  # Seconds that a process has to start; the machine may be busy.
 STALL_S = 30  # Seconds without an answer after which the demo gives up.
 
 
@@ -83,8 +84,9 @@ async def run(folder: Path, options: Options, console: Console) -> Ran:
     ran = Ran()
     with Display(options.orders, console) as display:
         try:
-            async with Children(folder) as children:
-                await _Driver(folder, options, display, children, ran).run()
+            with kept_port() as port:
+                async with Children(folder) as children:
+                    await _Driver(folder, options, display, children, ran, port).run()
         except DemoError as error:
             ran.problem = str(error)
             display.event(ran.problem, "bold red")
@@ -100,13 +102,14 @@ class _Driver:
         display: Display,
         children: Children,
         ran: Ran,
+        port: int,
     ) -> None:
         self._folder = folder
         self._options = options
         self._display = display
         self._children = children
         self._ran = ran
-        self._ports: dict[str, int] = {}
+        self._ports = {"coordinator": port}
         self._progress = Progress()
         self._delayed = 0
         self._suspended = set[str]()
@@ -124,7 +127,6 @@ class _Driver:
         for name, process in services.items():
             ready = await self._first_line(name, process)
             self._ports[name] = json.loads(ready)["port"]
-        self._ports["coordinator"] = free_port()
         client = await self._start_client()  # It waits for the coordinator.
         await self._start_coordinator()
         self._display.event(
@@ -303,17 +305,22 @@ class _Driver:
         self._display.event(f"{service} is up", "green")
 
 
-def free_port() -> int:
-    """Return a port that is free: a server that restarts has to keep its own."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+@contextmanager
+def kept_port() -> Generator[int]:
+    """Keep a port for a server that restarts, so that nobody else is given it.
+
+    Bound, and not listened on: Linux then hands it out to no one, but lets a server
+    that names it (with SO_REUSEADDR, as asyncio's do) listen on it.
+    """
+    with socket.socket() as keeper:
+        keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        keeper.bind(("127.0.0.1", 0))
+        yield keeper.getsockname()[1]
 
 
 def post_down(port: int, seconds: float) -> None:
     """Tell a service to break every connection for so long."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=START_S)
     connection.request("POST", "/_down", json.dumps({"seconds": seconds}))
     connection.getresponse().read()
     connection.close()

@@ -8,6 +8,7 @@ import itertools
 import os
 import shutil
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -25,7 +26,7 @@ from examples.demo.client import (
     make_orders,
     read_answers,
 )
-from examples.demo.driver import DemoError, Options, prepare
+from examples.demo.driver import DemoError, Options, kept_port, prepare
 from examples.demo.evidence import Evidence, read_evidence
 from examples.demo.plan import Kill, Outage, make_plan
 from examples.shop.orders import PlaceOrder
@@ -34,7 +35,7 @@ from coordinator.model import Direction, EndStatus
 from coordinator.records import Finished
 
 ORDERS = 60
-END_S = 120  # Seconds in which a run must have ended; not waited for.
+END_S = 300  # Seconds in which a run must have ended; not waited for.
 
 DEMO = [sys.executable, "-m", "examples.demo"]
 
@@ -380,6 +381,18 @@ def wait_until(is_so: Callable[[], bool]) -> None:
     while not is_so():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def test_a_kept_port_is_nobodys_but_the_servers_which_may_come_again() -> None:
+    """Another process that took it between two lives would end the demo."""
+    with kept_port() as port, socket.socket() as stranger:
+        with pytest.raises(OSError, match="in use"):
+            stranger.bind(("127.0.0.1", port))
+        for _ in range(2):
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection(("127.0.0.1", port))
+            with socket.create_server(("127.0.0.1", port)):
+                socket.create_connection(("127.0.0.1", port)).close()
 
 
 def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path: Path) -> None:
