@@ -4,6 +4,7 @@ import asyncio
 import re
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,11 @@ def test_every_command_has_help_and_is_documented(tmp_path: Path, command: str) 
     assert f"coordinator {command}".strip() in DOCS.read_text()
     for option in re.findall(r"--[a-z-]+", ended.stdout):
         assert option in DOCS.read_text(), option
+
+
+def test_it_says_its_version(tmp_path: Path) -> None:
+    ended = asyncio.run(run_cli(tmp_path, "--version"))
+    assert ended == (0, f"coordinator {metadata.version('coordinator')}\n", "")
 
 
 def test_no_command_is_missing_here(tmp_path: Path) -> None:

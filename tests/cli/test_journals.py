@@ -81,7 +81,7 @@ def test_dump_prints_every_record_with_its_values(folder: Path) -> None:
     assert records[7]["record"]["status"] == "done"
     readable = invoke(folder, "journal", "dump").stdout
     assert 'payload={"name":"a"}' in readable
-    assert "step=Desk.stamp value=stamped a" in readable
+    assert "workflow=1-1 step=Desk.stamp value=stamped a" in readable
 
 
 def test_dump_can_be_limited(folder: Path) -> None:

@@ -257,6 +257,9 @@ def _emit(entry: inspect.Entry, *, as_json: bool, flush: bool = False) -> None:
         return
     kind: str = record.pop("record")
     at: int = record.pop("at")
+    # As everywhere: with its partition.
+    if "workflow" in record:
+        record["workflow"] = f"{entry.partition}-{record['workflow']}"
     # What a field is by default says nothing.
     said = [
         f"{name}={value if isinstance(value, str) else _compact(value)}"
