@@ -8,10 +8,11 @@ from hypothesis import strategies as st
 
 from coordinator.errors import JournalFormatError
 from coordinator.journals.segments.format import (
+    BatchClaim,
     CheckpointHeader,
     HeaderError,
     SegmentHeader,
-    batch_candidates,
+    batch_claims,
     decode_checkpoint,
     decode_segment_header,
     encode_checkpoint,
@@ -159,10 +160,29 @@ def test_names_sort_as_positions_do() -> None:
     assert sorted(map(segment_name, positions)) == [*map(segment_name, positions)]
 
 
-def test_a_batch_may_start_at_each_aligned_magic() -> None:
-    data = b"CBAT" + bytes(4) + b"xCBATxxx" + bytes(8) + b"CBATCBAT"
-    assert list(batch_candidates(data)) == [0, 24]
-    assert list(batch_candidates(bytes(100))) == []
+def claim(kind: bytes = b"CBAT\1\0\1\0", count: int = 1, length: int = 9) -> bytes:
+    fields = (little(7, 8), little(30, 8), little(count, 4), little(length, 4))
+    return kind + b"".join(fields) + bytes(8)
+
+
+def test_a_batch_may_start_at_each_aligned_header_that_a_writer_could_put_there() -> (
+    None
+):
+    found = BatchClaim(offset=0, epoch=7, first=30, size=56)
+    assert list(batch_claims(claim())) == [found]
+    assert list(batch_claims(claim()[:-1])) == []
+    for wrong in (
+        claim(b"CBAT\2\0\1\0"),
+        claim(b"CBAT\1\0\0\0"),
+        claim(count=0),
+        claim(length=2**32 - 1),
+        b"x" + claim(),
+        b"CBAT" * 10,
+        bytes(100),
+    ):
+        assert list(batch_claims(wrong)) == []
+        behind = wrong.ljust(104)
+        assert list(batch_claims(behind + claim())) == [found._replace(offset=104)]
 
 
 def test_zeros_are_zeros() -> None:

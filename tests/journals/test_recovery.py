@@ -217,6 +217,66 @@ def test_what_looks_like_an_older_batch_in_a_torn_tail_is_no_damage(
     assert stored(folder) == whole
 
 
+def with_images(folder: MemoryFolder, count: int, **fields: int) -> int:
+    """Tear the last batch: its payload holds *count* images of a batch's header.
+
+    Returns:
+        The number of calls with which the disk is asked for what is there then.
+    """
+    chain = recover(folder, IDENTITY).chain
+    says = {"epoch": chain.epoch, "first": chain.end + 1, "length": 4000, **fields}
+    image = b"CBAT\1\0\1\0" + b"".join(
+        says[name].to_bytes(size, "little")
+        for name, size in (("epoch", 8), ("first", 8))
+    )
+    image += (1).to_bytes(4, "little") + says["length"].to_bytes(4, "little") + bytes(8)
+    end = end_of(folder, ACTIVE)
+    # The header of the torn batch is lost, the rest of it is not.
+    torn = bytes(40) + (image * count).ljust(4096 - end - 40, b"x")
+    folder.bytes_of(ACTIVE)[end:] = torn
+    calls = folder.disk.calls
+    recover(folder, IDENTITY)
+    return folder.disk.calls - calls
+
+
+def test_images_of_headers_in_a_torn_tail_cost_no_reading(
+    folder: MemoryFolder,
+) -> None:
+    before = folder.copy_of()
+    whole = stored(folder)
+    folder.put_back(before)
+    usual = with_images(folder, 0)
+    chain = recover(folder, IDENTITY).chain
+    for fields in (
+        {"epoch": chain.epoch - 1},
+        {"first": chain.end - 1},
+        {"first": chain.end + 700},
+        {"length": 4096},
+        {"length": 32 << 20},
+    ):
+        folder.put_back(before)
+        assert with_images(folder, 80, **fields) == usual
+        assert stored(folder) == whole
+
+
+def test_images_that_could_be_batches_are_read_as_far_as_they_claim_and_cut(
+    folder: MemoryFolder,
+) -> None:
+    whole = stored(folder)
+    end = recover(folder, IDENTITY).chain.end
+    assert with_images(folder, 80, first=end + 8, length=40) > 80
+    assert stored(folder) == whole
+
+
+def test_a_tail_that_could_be_anything_is_refused_in_bounded_time(
+    folder: MemoryFolder,
+) -> None:
+    chain = recover(folder, IDENTITY).chain
+    with pytest.raises(JournalDamagedError, match="can't be told from damage"):
+        with_images(folder, 80, first=chain.end + 8, length=2000)
+    assert folder.disk.log[-1] == "read"
+
+
 @pytest.mark.parametrize(
     ("first", "epoch", "crc", "problem"),
     [(1, 0, 0, "expected was position"), (0, 0, 1, "names"), (-3, 0, 0, "expected")],

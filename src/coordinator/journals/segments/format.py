@@ -54,19 +54,28 @@ import re
 import struct
 import zlib
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import msgspec
 
-from coordinator.batch import ALIGNMENT, CRC_KIND_ZLIB, MAGIC
+from coordinator.batch import (
+    ALIGNMENT,
+    BATCH_SIZE_MAX,
+    CRC_KIND_ZLIB,
+    FORMAT,
+    HEADER_SIZE,
+    MAGIC,
+)
 from coordinator.errors import DecodeError, JournalFormatError
 
 __all__ = [
     "CHECKPOINT_HEADER_SIZE",
     "SEGMENT_HEADER_SIZE",
+    "BatchClaim",
     "CheckpointHeader",
     "HeaderError",
     "SegmentHeader",
-    "batch_candidates",
+    "batch_claims",
     "decode_checkpoint",
     "decode_segment_header",
     "encode_checkpoint",
@@ -83,6 +92,8 @@ _START = struct.Struct("<4sBB2x")
 _SEGMENT = struct.Struct("<4sBB2xII16sQQQI")
 _CHECKPOINT = struct.Struct("<4sBB2xI4x16sQQQ4x")
 _CRC = struct.Struct("<I")
+_BATCH_KIND = MAGIC + bytes((FORMAT, 0, CRC_KIND_ZLIB, 0))
+_BATCH = struct.Struct("<8xQQII")
 _CRC_OFFSET = 60
 _NAME = re.compile(r"([0-9]{20})\.seg")
 JOURNAL_ID_SIZE = 16  # bytes
@@ -230,16 +241,31 @@ def _check(data: bytes, magic: bytes, covered: bytes) -> None:
         )
 
 
-def batch_candidates(data: bytes) -> Iterator[int]:
-    """Yield the offsets in *data* at which a batch may start, if that is aligned.
+class BatchClaim(NamedTuple):
+    """What the header of a batch says, if it is one: no crc was looked at."""
 
-    By `bytes.find`, so that megabytes of zeros cost no more than a memory scan.
+    offset: int
+    """Where it starts in the data that was searched."""
+    epoch: int
+    first: int
+    size: int
+    """Bytes of the whole batch."""
+
+
+def batch_claims(data: bytes) -> Iterator[BatchClaim]:
+    """Yield what may be the headers of batches in *data*, at aligned offsets.
+
+    By `bytes.find`, so that megabytes of zeros cost no more than a memory scan. One
+    that *data* cuts off is left out.
     """
-    offset = data.find(MAGIC)
-    while offset >= 0:
+    offset = data.find(_BATCH_KIND)
+    while 0 <= offset <= len(data) - HEADER_SIZE:
         if offset % ALIGNMENT == 0:
-            yield offset
-        offset = data.find(MAGIC, offset + 1)
+            epoch, first, count, length = _BATCH.unpack_from(data, offset)
+            size = HEADER_SIZE + length + -length % ALIGNMENT
+            if count and size <= BATCH_SIZE_MAX:
+                yield BatchClaim(offset, epoch, first, size)
+        offset = data.find(_BATCH_KIND, offset + 1)
 
 
 def is_zeros(data: bytes) -> bool:

@@ -13,6 +13,10 @@ with a valid later one behind it *was* acknowledged, and then changed. A later o
 searched at each aligned offset behind the bad place, not where the bad header says it
 ends: that length may be what was changed.
 
+What a torn tail holds was chosen by whoever sent the record: it may be full of headers
+that each claim the largest batch. So a header is looked at first, only what can follow
+is read and checksummed, and of that no more than `SEARCH_FACTOR` times the file.
+
 A batch that is intact but does not follow the one before it is damage wherever it is:
 no crash makes one.
 """
@@ -23,7 +27,6 @@ import msgspec
 
 from coordinator.batch import (
     ALIGNMENT,
-    BATCH_SIZE_MAX,
     HEADER_SIZE,
     Batch,
     BatchError,
@@ -36,9 +39,10 @@ from coordinator.journals.chain import Chain, Verdict
 from coordinator.journals.segments.files import File, Folder
 from coordinator.journals.segments.format import (
     SEGMENT_HEADER_SIZE,
+    BatchClaim,
     HeaderError,
     SegmentHeader,
-    batch_candidates,
+    batch_claims,
     decode_segment_header,
     is_zeros,
 )
@@ -54,6 +58,12 @@ __all__ = [
 
 CHUNK_SIZE = 1024 * 1024
 """Bytes read at once: what a reader holds in memory, if no batch is larger."""
+SEARCH_FACTOR = 4
+"""Sizes of the file that are checksummed in search of a later batch, at most: a second
+for a segment of 64 MiB. The batches that are there do not overlap, so they need one."""
+
+_RECORD_SIZE_MIN = 5
+"""Bytes of a record in a batch: its length, and at least one of its own."""
 
 assert CHUNK_SIZE % ALIGNMENT == 0  # So that no magic lies across two chunks.
 
@@ -208,35 +218,56 @@ class SegmentReader:
         """Set `torn`, of the *active* segment.
 
         Raises:
-            JournalDamagedError: A later batch is there, so this one was acknowledged.
+            JournalDamagedError: A later batch is there, so this one was acknowledged;
+                or there is so much that looks like one that nobody can tell.
         """
         self.torn = 0
+        file_size = self._file.size()
+        left = SEARCH_FACTOR * file_size
         position = self.offset
-        while data := self._file.read(position, CHUNK_SIZE):
+        # With what a header that starts at the chunk's end has behind it.
+        while data := self._file.read(position, CHUNK_SIZE + HEADER_SIZE - ALIGNMENT):
             if not is_zeros(data):
                 self.torn = position + len(data.rstrip(b"\0")) - self.offset
-                for candidate in batch_candidates(data):
-                    self._check_not_later(position + candidate)
-            position += len(data)
+                for claim in batch_claims(data):
+                    offset = position + claim.offset
+                    if not self._may_be_later(claim, offset, file_size):
+                        continue
+                    left -= claim.size
+                    if left < 0:
+                        raise self._too_much_like_batches()
+                    self._check_not_later(offset, claim.size)
+            position += CHUNK_SIZE
 
-    def _check_not_later(self, offset: int) -> None:
+    def _may_be_later(self, claim: BatchClaim, offset: int, file_size: int) -> bool:
+        """Tell whether a batch of ours can say that at *offset*, behind a bad one."""
+        ahead = claim.first - self.chain.end
+        return (
+            claim.epoch >= self.chain.epoch
+            and offset + claim.size <= file_size
+            # What lies in between holds no more records than that.
+            and 0 <= ahead <= (offset - self.offset) // _RECORD_SIZE_MIN
+        )
+
+    def _check_not_later(self, offset: int, size: int) -> None:
         try:
-            # The header alone is never a batch, but mostly it shows that none is there.
-            decode_batch(self._file.read(offset, HEADER_SIZE))
-        except IncompleteBatchError:
-            pass
+            decode_batch(self._file.read(offset, size))
         except BatchError:
             return
-        try:
-            batch = decode_batch(self._file.read(offset, BATCH_SIZE_MAX))
-        except BatchError:
-            return
-        if batch.first >= self.chain.end:
-            raise JournalDamagedError(
-                self._path,
-                self.offset,
-                f"{self.problem}; but a valid batch lies behind it at byte {offset}",
-            )
+        raise JournalDamagedError(
+            self._path,
+            self.offset,
+            f"{self.problem}; but a valid batch lies behind it at byte {offset}",
+        )
+
+    def _too_much_like_batches(self) -> JournalDamagedError:
+        return JournalDamagedError(
+            self._path,
+            self.offset,
+            f"{self.problem}; behind it lies so much that looks like batches that a "
+            f"torn tail can't be told from damage; if the machine stopped while it was "
+            f"written, cut the file there: what is behind was not acknowledged",
+        )
 
     def _unchained(self, batch: Batch) -> str:
         return (
