@@ -130,6 +130,11 @@ class Journal(Protocol):
         """How many it has; fixed when it was created."""
         ...
 
+    @property
+    def full(self) -> str:
+        """`Partition.full` of those that are opened, one behind the other."""
+        ...
+
     async def open(self, partition: int, *, owner: str, at: int) -> Partition:
         """Claim *partition* and return it, ready to be read and then written.
 

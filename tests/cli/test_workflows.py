@@ -5,6 +5,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from tests.cli.modules import SHOP, WITHOUT_ORDERS
 from tests.cli.runner import ask
 from tests.processes import Ended, eventually, run_cli, serving
@@ -177,6 +178,58 @@ def test_a_command_type_that_disappeared_is_stuck_until_it_is_back(
             assert timeline["status"] == "completed"
             told = [(d["what"], d["by"]) for d in timeline["decisions"]]
             assert ("resumed", "ann") in told
+
+    asyncio.run(main())
+
+
+# Its disk is full while there is a file of that name.
+FULL = f"""
+{SHOP}
+from coordinator.journals.segments.posix import PosixFolder
+
+PosixFolder.free = lambda self: 0 if Path("full").exists() else 1 << 40
+"""
+
+
+def test_a_full_disk_is_told_by_who_is_asked_about_workflows(tmp_path: Path) -> None:
+    large = msgspec.json.encode(
+        {"order_id": "o-1", "sku": "s" * 600_000, "cents": 5}
+    ).decode()
+
+    async def full() -> str:
+        return str((await ask(tmp_path, "list", "--json")).json()["full"])
+
+    async def is_full() -> bool:
+        return await full() != ""
+
+    async def has_space() -> bool:
+        return await full() == ""
+
+    async def main() -> None:
+        (tmp_path / "payments.mode").write_text("delay")
+        url = "file:./journal?segment_mib=1"
+        async with serving(tmp_path, FULL, journal=url) as server:
+            assert await has_space()
+            (tmp_path / "full").touch()
+            # It fills half of the segment: the next one would be allocated now.
+            submitted = await ask(tmp_path, "submit", "PlaceOrder", large)
+            id_ = submitted.stdout.strip()
+            await eventually(is_full)
+            assert "./journal/p0: 1048576 bytes are needed" in await full()
+            for command in (["list"], ["show", id_]):
+                told = await ask(tmp_path, *command)
+                assert told.code == 0
+                assert "the disk is full: new commands are refused" in told.stderr
+                assert "./journal/p0" in told.stderr
+            assert "./journal/p0" in (await _show(tmp_path, id_))["full"]
+            doctor = await ask(tmp_path, "doctor", "--json")
+            assert doctor.code == 1
+            (check,) = (c for c in doctor.json()["checks"] if c["name"] == "full")
+            assert check["level"] == "problem"
+            (tmp_path / "full").unlink()
+            await eventually(has_space)
+            assert (await ask(tmp_path, "list")).stderr == ""
+            assert await server.stop() == 0
 
     asyncio.run(main())
 

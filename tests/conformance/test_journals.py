@@ -69,14 +69,15 @@ def texts(batches: list[Batch]) -> list[str]:
 
 def test_a_new_partition_holds_its_claim_and_nothing_else(reopen: Reopen) -> None:
     async def main() -> None:
-        partition = await open_partition(await reopen())
+        journal = await reopen()
+        partition = await open_partition(journal)
         [claim] = await read(partition)
         [(position, record)] = claim.records()
         assert position == 0
         assert record == Claimed(1, "test", 1_700_000_000_000_000)
         assert (partition.number, partition.epoch, partition.end) == (0, 1, 1)
         assert partition.crc == claim.crc
-        assert partition.full == ""
+        assert partition.full == journal.full == ""
         await (await reopen()).aclose()
 
     run(main())

@@ -94,6 +94,10 @@ class TappedJournal:
     def partitions(self) -> int:
         return self.inner.partitions
 
+    @property
+    def full(self) -> str:
+        return self.inner.full
+
     async def open(self, partition: int, *, owner: str, at: int) -> TappedPartition:
         # Process id and host are what no seed decides.
         opened = await self.inner.open(partition, owner="simulated", at=at)

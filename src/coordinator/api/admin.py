@@ -154,7 +154,7 @@ class AdminServer:
                 return self._list(command)
             case Show():
                 info = coordinator.workflow(command.id)
-                return Workflows(items=[info], total=1)
+                return Workflows(items=[info], total=1, full=self._full)
             case Submit():
                 return await self._submit(command, reply)
             case Retry():
@@ -193,7 +193,13 @@ class AdminServer:
                 Suspended(service=s.service, waiting=len(s.waiting))
                 for s in admission.suspensions.values()
             ],
+            full=self._full,
         )
+
+    @property
+    def _full(self) -> str:
+        journal = self._coordinator.engine.journal
+        return "" if journal is None else journal.full
 
     def _list(self, command: List) -> Workflows:
         wanted = set(command.statuses)
@@ -204,7 +210,9 @@ class AdminServer:
             and command.type in {"", info.type}
         ]
         found.sort(key=lambda info: info.accepted_at)
-        return Workflows(items=found[: command.limit or None], total=len(found))
+        return Workflows(
+            items=found[: command.limit or None], total=len(found), full=self._full
+        )
 
     async def _submit(self, command: Submit, reply: Reply) -> Answer:
         class_ = self._classes.get(command.type)

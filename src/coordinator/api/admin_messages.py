@@ -116,6 +116,8 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
     closed: str
     """Why no command comes in at present; empty if some may."""
     suspended: list[Suspended]
+    full: str = ""
+    """Which disk has no space, so that new commands are refused; empty if none."""
 
 
 class Accepted(msgspec.Struct, frozen=True, kw_only=True):
@@ -145,6 +147,8 @@ class Workflows(msgspec.Struct, frozen=True, kw_only=True):
     items: list[WorkflowInfo]
     total: int
     """How many there are, with those that the limit left out."""
+    full: str = ""
+    """As `Server.full`."""
 
 
 class Failed(msgspec.Struct, frozen=True, kw_only=True):

@@ -172,6 +172,12 @@ def _server(found: inspect.JournalInfo, holders: set[int | None]) -> Iterator[Ch
         yield warning("server", f"{said}; takes nothing new: {server.closed}", "wait")
     else:
         yield ok("server", said)
+    if server.full:
+        yield problem(
+            "full",
+            f"new commands are refused, what runs goes on: {server.full}",
+            "free some space; they are taken again by themselves",
+        )
     if server.stuck:
         yield warning(
             "stuck",

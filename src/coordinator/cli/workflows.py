@@ -40,6 +40,8 @@ class Listed(msgspec.Struct, frozen=True, kw_only=True):
     """Whether a server answered; else the journal was read."""
     total: int
     workflows: list[WorkflowInfo]
+    full: str
+    """Which disk has no space, so that the server takes nothing new; empty if none."""
 
 
 class Shown(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,6 +52,8 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
     live: WorkflowInfo | None
     """What it says; None if it does not know the workflow (any more)."""
     timeline: Timeline
+    full: str
+    """As `Listed.full`, while the workflow is unfinished."""
 
 
 class Started(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -124,8 +128,7 @@ def _start(
             folder,
             command,
             on_accepted=lambda id_: tell(
-                f"{id_} runs; `coordinator show {id_}` says how it stands, "
-                f"Ctrl-C leaves it running …"
+                f"{id_} runs, see `coordinator show {id_}`; Ctrl-C leaves it running …"
             ),
         )
     if ended is None:
@@ -186,7 +189,10 @@ def list_workflows(
         items.sort(key=lambda info: info.accepted_at)
         found = Workflows(items=items[: limit or None], total=len(items))
     if as_json:
-        emit_json(Listed(running=running, total=found.total, workflows=found.items))
+        listed = Listed(
+            running=running, total=found.total, workflows=found.items, full=found.full
+        )
+        emit_json(listed)
         return ExitCode.OK
     if not running:
         print(f"no coordinator is running on {folder}", file=sys.stderr)
@@ -218,6 +224,16 @@ def _emit_list(found: Workflows, *, running: bool) -> None:
     left_out = found.total - len(found.items)
     if left_out:
         print(f"{left_out} more; see --limit", file=sys.stderr)
+    _warn_if_full(found.full)
+
+
+def _warn_if_full(full: str) -> None:
+    if full:
+        print(
+            f"the disk is full: new commands are refused until there is space, what "
+            f"runs goes on: {full}",
+            file=sys.stderr,
+        )
 
 
 def show(workflow_id: str, *, journal: str | None, as_json: bool) -> ExitCode:
@@ -227,20 +243,23 @@ def show(workflow_id: str, *, journal: str | None, as_json: bool) -> ExitCode:
         CliError: It is not there, or the journal can't be read.
     """
     folder = folder_of(journal)
-    live, running = _live(folder, _checked(workflow_id))
+    asked, running = _live(folder, _checked(workflow_id))
+    live = None if asked is None else asked.items[0]
+    full = "" if asked is None else asked.full
     with opened(folder) as opened_folder:
         timeline = timeline_of(opened_folder, workflow_id)
     if as_json:
-        emit_json(Shown(running=running, live=live, timeline=timeline))
+        emit_json(Shown(running=running, live=live, timeline=timeline, full=full))
     else:
         emit_lines(draw(timeline, live, width()))
+        _warn_if_full(full)
     return ExitCode.OK
 
 
-def _live(folder: str, workflow_id: str) -> tuple[WorkflowInfo | None, bool]:
+def _live(folder: str, workflow_id: str) -> tuple[Workflows | None, bool]:
     """Return what the server knows that the journal does not, and if there is one."""
     try:
-        return ask(folder, Show(id=workflow_id), Workflows).items[0], True
+        return ask(folder, Show(id=workflow_id), Workflows), True
     except NoServerError:
         return None, False
     except CliError as error:

@@ -139,6 +139,11 @@ class MemoryJournal:
         """See the port."""
         return len(self._logs)
 
+    @property
+    def full(self) -> str:
+        """See the port. Memory does not tell."""
+        return ""
+
     async def open(self, partition: int, *, owner: str, at: int) -> MemoryPartition:
         """See the port."""
         log = self._logs[partition]

@@ -138,6 +138,11 @@ class SegmentJournal:
         """See the port."""
         return self._identity.partitions
 
+    @property
+    def full(self) -> str:
+        """See the port."""
+        return "; ".join(opened.full for opened in self._opened if opened.full)
+
     async def open(self, partition: int, *, owner: str, at: int) -> SegmentPartition:
         """See the port."""
         assert 0 <= partition < self.partitions, partition
