@@ -1,4 +1,6 @@
+import re
 from datetime import UTC, datetime
+from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
@@ -78,15 +80,71 @@ def test_the_reason_is_found_where_services_put_it(body: bytes, reason: str) -> 
         (b'{"type": "https://example.com/probs/idempotency-key-in-use"}', True),
         (b'{"title": "A request is outstanding for this Idempotency-Key"}', True),
         (b'{"error": {"type": "idempotency_error"}}', True),
-        (b'{"detail": "sold out", "idempotency_key": "k-1"}', False),
+        (b'{"error": "idempotency_key_in_use"}', True),
+        (b'{"message": "A request with this Idempotency-Key is running"}', True),
+        (b'{"detail": "the idempotency key is being processed"}', True),
+        (b'{"errors": [{"code": "IDEMPOTENCY_KEY_IN_USE"}]}', True),
+        (b'{"error": "idempotent request in progress"}', True),
+        (b"Idempotency-Key in use", True),
+        (b"\xff idempotencyKey in use", True),
+        (b"[" * 900 + b"idempotency", True),
+        (b'{"a": "' + b"x" * 2000 + b'", "code": "idempotency_key_in_use"}', True),
+        # An echo of the key may be all that such a service says.
+        (b'{"detail": "sold out", "idempotency_key": "k-1"}', True),
+        (b'{"detail": "sold out", "at": "' + b"x" * 2000 + b'Idempotency"}', False),
         (b'{"code": 7}', False),
-        (b"idempotency", False),
+        (b"sold out", False),
+        (b"", False),
     ],
 )
-def test_a_problem_names_the_key_only_where_it_says_what_it_is(
-    body: bytes, names_the_key: bool
-) -> None:
+def test_a_problem_names_the_key_in_any_words(body: bytes, names_the_key: bool) -> None:
     assert read_problem(body).names_the_key is names_the_key
+
+
+def test_a_409_that_nobody_read_is_no_refusal() -> None:
+    unread = read_problem(None)
+    assert answer_to(409, unread, {}) is Answer.UNKNOWN
+    assert answer_to(422, unread, {}) is Answer.REFUSED
+
+
+def test_a_status_that_nobody_registered_is_no_refusal() -> None:
+    for status in (418, 419, 420, 430, 440, 449, 460, 498, 499):
+        assert answer_to(status, PLAIN, {}) is Answer.MISCONFIGURED
+
+
+def test_the_documentation_says_what_each_status_means() -> None:
+    said: dict[int, str] = {}
+    others: dict[str, str] = {}
+    for came_back, answer in _documented():
+        # "409 that names ..." is another question than 409.
+        statuses = "" if re.match(r"[\dx, ]+ that ", came_back) else came_back
+        for status in re.findall(r"\b\d{3}\b", statuses):
+            assert int(status) not in said
+            said[int(status)] = answer
+        for group in re.findall(r"\b\dxx\b", statuses):
+            assert group not in others
+            others[group] = answer
+    for status in range(100, 600):
+        expected = said.get(status, others[f"{status // 100}xx"])
+        assert _WORDS[answer_to(status, PLAIN, {})] == expected, status
+
+
+_WORDS = {
+    Answer.DID: "did",
+    Answer.REFUSED: "did not",
+    Answer.UNKNOWN: "nobody knows",
+    Answer.MISCONFIGURED: "a person",
+}
+
+
+def _documented() -> list[tuple[str, str]]:
+    """Return the first two columns of the table in ``docs/gateways.md``."""
+    page = Path(__file__).parents[2] / "docs" / "gateways.md"
+    section = page.read_text().partition("## What HTTP says")[2].partition("\n## ")[0]
+    rows = [line for line in section.splitlines() if line.startswith("| ")]
+    assert len(rows) > 8
+    cells = [[cell.strip() for cell in row.split("|")] for row in rows]
+    return [(cell[1], cell[2]) for cell in cells]
 
 
 @given(st.binary(max_size=200))

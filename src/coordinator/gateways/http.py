@@ -65,6 +65,11 @@ T = TypeVar("T")
 
 NO_PROBLEM = Problem("", {})
 
+_HINT_409 = (
+    "; taken for the idempotency key's, if it is a refusal: "
+    "answers={409: Answer.REFUSED}"
+)
+
 _RESERVED = frozenset({"idempotency-key", "coordinator-epoch", "traceparent"})
 
 
@@ -326,7 +331,7 @@ class HttpGateway(Gateway):
                 method, url, data=content, headers=headers, allow_redirects=False
             ) as response:
                 body = await self._read(response)
-            problem = NO_PROBLEM if response.ok else read_problem(body or b"")
+            problem = NO_PROBLEM if response.ok else read_problem(body)
             answer = answer_to(response.status, problem, overrides)
             if answer is not Answer.DID:
                 raise self._not_done(answer, response, problem)
@@ -383,7 +388,8 @@ class HttpGateway(Gateway):
             wait_s = retry_after_s(
                 response.headers.get("Retry-After"), datetime.now(UTC)
             )
-            return CommandDelayed(f"{self.service_name}: {reason}", wait_s)
+            hint = _HINT_409 if response.status == 409 else ""
+            return CommandDelayed(f"{self.service_name}: {reason}{hint}", wait_s)
         hint = f"; if it is a refusal: answers={{{response.status}: Answer.REFUSED}}"
         if location := response.headers.get("Location"):
             hint = f"; it redirects to {location[:200]}, and that is not followed"

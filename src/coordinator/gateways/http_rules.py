@@ -3,12 +3,16 @@
     status                                      answer          why
     ------                                      ------          ---
     2xx                                         did
-    408 425 429, 423, 5xx                       nobody knows    or "not now": ask again
-    401 403 404 405 406 407 411 415 417 421     misconfigured   a fault of address,
-    426 428 431, 1xx, 3xx                                       or credentials
+    400 402 409 410 412 413 422 451             did not         the business says no
     409, if it names the idempotency key        nobody knows    the first still runs
     400 422, if it names the idempotency key    misconfigured   used for two requests
-    400 402 409 410 412 413 422, other 4xx      did not         the business says no
+    408 423 425 429, 5xx                        nobody knows    or "not now": ask again
+    1xx, 3xx, every other 4xx                   misconfigured   a fault of address,
+                                                                or credentials
+
+A refusal is believed of the named statuses only: it undoes an order for good, while
+what is not taken for one is at worst asked about again, or looked at by a person. The
+inventions of frameworks (419, 440, 498: a session or a token expired) are none, then.
 
 *401, 403, 404* are the statuses that both a business and a broken configuration use. We
 take them for the latter: if we are wrong, one workflow gets stuck, with a message that
@@ -19,6 +23,10 @@ an expired token or a renamed path would undo every order of the day.
 runs (IETF draft idempotency-key-header, error scenarios; ``idempotency_key_in_use`` of
 Stripe). That is what a retry after a time-out meets, just when the charge is about to
 succeed: taken for a refusal, the order is undone and the customer pays for nothing.
+Services say it in as many ways as there are (``error``, ``message``,
+``errors[0].code``, plain text), so any word of it near the beginning of the body
+counts, and so does a body that is too big to be read. A service that echoes the key in
+all its refusals is thereby asked for ever; ``answers={409: Answer.REFUSED}`` is for it.
 
 *3xx* is never followed, not even on the same host. A redirect says that the configured
 address is outdated; following it would hide that, send credentials and the customer's
@@ -53,6 +61,10 @@ year."""
 REASON_LENGTH_MAX = 500
 """Characters of a service's reason that are kept: it is written into the journal."""
 
+KEY_WORD_WITHIN = 1024
+"""Bytes of a body within which any word of the idempotency key counts; behind them, one
+in ``type``, ``code`` or ``title``. Stack traces have it in the names of classes."""
+
 DETAILS_SIZE_MAX = 16 * 1024
 """Bytes of a body up to which its members are kept as details; for the same reason."""
 
@@ -66,11 +78,12 @@ class Answer(enum.Enum):
     MISCONFIGURED = "a person must look"
 
 
+_REFUSED = frozenset({400, 402, 409, 410, 412, 413, 422, 451})
 _UNKNOWN = frozenset({408, 423, 425, 429})
-_MISCONFIGURED = frozenset(
-    {401, 403, 404, 405, 406, 407, 411, 415, 417, 421, 426, 428, 431}
-)
-assert not _UNKNOWN & _MISCONFIGURED
+assert not _REFUSED & _UNKNOWN
+
+# Of "Idempotency-Key", "idempotency_key_in_use", "an idempotent request is running".
+_KEY_WORD = "idempoten"
 
 _MEMBERS = msgspec.json.Decoder(dict[str, object])
 _REASON_MEMBERS = ("reason", "detail", "message", "title", "error")
@@ -88,6 +101,8 @@ class Problem(msgspec.Struct, frozen=True):
     """The members of the body's JSON object; empty if it is none, or too big."""
     names_the_key: bool = False
     """Whether it is about the idempotency key, not about the business."""
+    unread: bool = False
+    """Whether the body is too big to say anything."""
 
 
 def answer_to(status: int, problem: Problem, overrides: Mapping[int, Answer]) -> Answer:
@@ -98,15 +113,22 @@ def answer_to(status: int, problem: Problem, overrides: Mapping[int, Answer]) ->
         return Answer.DID
     if status >= 500 or status in _UNKNOWN:
         return Answer.UNKNOWN
-    if status < 400 or status in _MISCONFIGURED:
+    if status not in _REFUSED:
         return Answer.MISCONFIGURED
-    if problem.names_the_key:
-        return Answer.UNKNOWN if status == 409 else Answer.MISCONFIGURED
-    return Answer.REFUSED
+    if status == 409 and (problem.names_the_key or problem.unread):
+        return Answer.UNKNOWN
+    return Answer.MISCONFIGURED if problem.names_the_key else Answer.REFUSED
 
 
-def read_problem(body: bytes) -> Problem:
-    """Read RFC 9457 problem details, JSON of a service's own, or a line of text."""
+def read_problem(body: bytes | None) -> Problem:
+    """Read RFC 9457 problem details, JSON of a service's own, or a line of text.
+
+    Args:
+        body: None if it is too big to be read.
+    """
+    if body is None:
+        return Problem("", {}, unread=True)
+    names_the_key = _KEY_WORD in body[:KEY_WORD_WITHIN].decode(errors="replace").lower()
     try:
         members = _MEMBERS.decode(body)
     # ValueError: also text that is not UTF-8, which is not a DecodeError. And brackets
@@ -114,7 +136,8 @@ def read_problem(body: bytes) -> Problem:
     except (ValueError, RecursionError):
         text = body[: 4 * REASON_LENGTH_MAX].decode("utf-8", "replace").strip()
         # A page of HTML is no reason; a framework made it, not the service.
-        return Problem("" if text.startswith("<") else text[:REASON_LENGTH_MAX], {})
+        reason = "" if text.startswith("<") else text[:REASON_LENGTH_MAX]
+        return Problem(reason, {}, names_the_key)
     nested = members.get("error")
     # The keys of a decoded JSON object are strings; isinstance can't say so.
     inner = cast("dict[str, object]", nested) if isinstance(nested, dict) else {}
@@ -127,8 +150,9 @@ def read_problem(body: bytes) -> Problem:
     return Problem(
         next(reasons, "")[:REASON_LENGTH_MAX],
         members if len(body) <= DETAILS_SIZE_MAX else {},
-        any(
-            "idempotency" in str(source.get(name, "")).lower()
+        names_the_key
+        or any(
+            _KEY_WORD in str(source.get(name, "")).lower()
             for source in (members, inner)
             for name in ("type", "code", "title")
         ),
