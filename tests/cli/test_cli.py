@@ -90,10 +90,15 @@ def test_no_command_is_missing_here(tmp_path: Path) -> None:
 
 def test_wrong_usage_exits_with_2_as_a_process(tmp_path: Path) -> None:
     async def main() -> None:
-        for arguments in (("nonsense",), ("show",), ("serve", "a:b", "--listen", "x")):
+        for arguments, says in (
+            (("nonsense",), "rror"),
+            (("show",), "rror"),
+            (("serve", "a:b", "--listen", "x"), "rror"),
+            (("serve", "a:b", "--log-level", "loud"), "'--log-level'"),
+        ):
             ended = await run_cli(tmp_path, *arguments)
             assert ended.code == 2
-            assert "rror" in ended.stderr
+            assert says in ended.stderr
 
     asyncio.run(main())
 

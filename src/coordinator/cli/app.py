@@ -90,6 +90,15 @@ def _root(
     """Durable sagas: ordinary async code, a log instead of a database."""
 
 
+class LogLevel(enum.StrEnum):
+    """From which level on the server's log is printed."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
 @app.command()
 def serve(
     target: Annotated[
@@ -128,8 +137,8 @@ def serve(
         ),
     ] = None,
     log_level: Annotated[
-        str, typer.Option(metavar="LEVEL", help="debug, info, warning or error.")
-    ] = "info",
+        LogLevel, typer.Option(metavar="LEVEL", help=f"{', '.join(LogLevel)}.")
+    ] = LogLevel.INFO,
     as_json: JsonOption = False,
 ) -> None:
     """Run a coordinator as a server, until SIGTERM or Ctrl-C."""
@@ -143,7 +152,7 @@ def serve(
         server_info=None if info is None else info.encode(),
     )
     code = run_server(
-        target, options, journal=journal, as_json=as_json, log_level=log_level
+        target, options, journal=journal, as_json=as_json, log_level=log_level.value
     )
     leave(code)
     raise typer.Exit(code)
