@@ -249,7 +249,8 @@ class Coordinator(Generic[ReceiverT]):
             raise RuntimeError("the coordinator is started already")
         if self.journal is None:
             raise ValueError(
-                "no journal was given; say Coordinator(..., journal='file:./orders')"
+                "no journal was given; say Coordinator(..., journal='file:./orders'), "
+                "or coordinator serve --journal file:./orders"
             )
         self._own_journal = isinstance(self.journal, str)
         journal = (
