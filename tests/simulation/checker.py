@@ -1,28 +1,26 @@
 """Reads a history and says what in it should not be, one sentence per violation.
 
 It knows nothing of the engine: only what clients were told, what services were asked,
-and what the journal said is durable. In brackets: the numbers of RELIABILITY §2(a), and
-the rules of compensation (C1 to C5 of the design page).
+and what the journal said is durable. ``docs/simulation.md`` has the same list.
 
-    lost         an acknowledged record is not read by a later life [1]
-    unaccepted   a client is told an id, or a step runs, that is not durable [1]
-    ghost        the journal holds what nobody submitted or wrote [2]
+    lost         an acknowledged record is not read by a later life
+    unaccepted   a client is told an id, or a step runs, that is not durable
+    ghost        the journal holds what nobody submitted or wrote
     changed      a recorded outcome, or a result that a client saw, is another one later
-                 [3, 9]
     again        a step is called although its outcome is recorded or was answered, or
-                 twice at once [4]
+                 twice at once
     early        `exec` goes on with a reply, or a client gets a result, that is not
-                 durable [4]
+                 durable
     undo         before `Aborting` is durable, of what was not done, out of order, or
-                 beside another call of the workflow [5, C1, C2, C3]
-    forward      a step is called after `Aborting`, in a stuck or ended workflow [5, C4]
-    leftover     what a turned-back workflow did is still done [5, C2, C3]
-    unrecorded   a completed workflow did what its record does not know [4, C5]
-    state        records follow one another that can't [3, 6]
-    twice        one key, two workflows [9]
+                 beside another call of the workflow
+    forward      a step is called after `Aborting`, in a stuck or ended workflow
+    leftover     what a turned-back workflow did is still done
+    unrecorded   a completed workflow did what its record does not know
+    state        records follow one another that can't
+    twice        one key, two workflows
     hurry        an unknown call is made again sooner than the shortest interval, though
-                 nobody asked for that and no service was blocked [10]
-    unfinished   an accepted workflow has not ended although all is well [12]
+                 nobody asked for that and no service was blocked
+    unfinished   an accepted workflow has not ended although all is well
     world        a service was asked for what makes no sense
 
 Effects are counted by the world without regard to keys; that an idempotent service did

@@ -1,4 +1,4 @@
-"""Recovery is a fixed point: what is read is what is read again [RELIABILITY 11]."""
+"""Recovery is a fixed point: what is read is what is read again."""
 
 import asyncio
 import random
