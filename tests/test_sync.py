@@ -76,7 +76,7 @@ def test_a_result_that_takes_too_long_is_left_and_asked_for_again() -> None:
     with _coordinator(desk) as coordinator:
         handle = coordinator.submit(Stamp("a"))
         assert desk.asked.wait(TIMEOUT_S)
-        with pytest.raises(TimeoutError):
+        with pytest.raises(TimeoutError, match="workflow 0-1 has not ended within"):
             handle.result(timeout=0.001)
         desk.may_answer.set()
         assert handle.result(timeout=TIMEOUT_S) == "stamped a"

@@ -61,7 +61,12 @@ class Handle(Generic[ResultT]):
             TimeoutError: It has not ended yet, and goes on.
             Exception: As `coordinator.Handle.result`.
         """
-        return self._owner.call(self._handle.result(), timeout)
+        try:
+            return self._owner.call(self._handle.result(), timeout)
+        except TimeoutError as error:
+            raise TimeoutError(
+                f"workflow {self.id} has not ended within {timeout} s, and goes on"
+            ) from error
 
 
 class Coordinator(Generic[ReceiverT]):
