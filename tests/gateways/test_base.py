@@ -1,4 +1,6 @@
 import asyncio
+import errno
+import os
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
@@ -122,6 +124,18 @@ def failing(error: Exception) -> Callable[[StepContext], Awaitable[object]]:
         raise error
 
     return operation
+
+
+@pytest.mark.parametrize(
+    "number", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM]
+)
+def test_what_this_process_lacks_is_asked_for_again_and_counts_for_nothing(
+    number: int,
+) -> None:
+    gateway, lack = Gateway("bank"), OSError(number, os.strerror(number))
+    with in_step(STEP), pytest.raises(CommandDelayed, match="this process lacks"):
+        asyncio.run(gateway.call(failing(lack)))
+    assert gateway.health().calls == 0
 
 
 def test_an_exception_it_does_not_know_passes_unchanged_and_counts_for_nothing() -> (

@@ -99,9 +99,18 @@ def test_a_clock_that_goes_back_counts_into_the_bucket_it_was_in() -> None:
 def test_while_open_no_call_passes() -> None:
     breaker = opened(10)
     assert breaker.admit(10) is None
-    assert breaker.admit(11.99) is None
+    assert breaker.turn_away(11.99)
     assert breaker.open_left_s(11) == 1
     assert breaker.snapshot(11).turned_away == 2
+
+
+def test_only_an_open_circuit_turns_away_who_would_queue_for_a_trial() -> None:
+    breaker = opened()
+    assert not breaker.turn_away(2)
+    assert breaker.admit(2) is not None
+    assert not breaker.turn_away(2)
+    assert not Breaker(OPTIONS).turn_away(0)
+    assert breaker.snapshot(2).turned_away == 0
 
 
 def test_half_open_lets_its_quota_pass_and_no_more() -> None:

@@ -4,13 +4,19 @@ Against servers of a few lines, which say what no framework lets one say.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+import os
+import resource
+import ssl
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 
+import aiohttp
 import pytest
 
 from coordinator.context import StepContext, in_step
 from coordinator.errors import CommandDelayed
+from coordinator.gateways import MisconfiguredError
 from coordinator.gateways.http import HttpGateway, HttpOptions
 from coordinator.model import Direction, StepId
 
@@ -22,7 +28,7 @@ async def answering(answer: bytes) -> AsyncGenerator[str]:
     """Answer each connection's first request; give the address."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
+        await reader.read(1)
         writer.write(answer)
         writer.close()
 
@@ -49,5 +55,112 @@ def test_a_409_too_big_to_be_read_is_no_refusal() -> None:
                 pytest.raises(CommandDelayed, match=r"answers=\{409: Answer.REFUSED\}"),
             ):
                 await gateway.get("/")
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (http("400 Bad Request", b""), "(?i)wrong.version.number|record layer"),
+        # An alert, fatal: certificate_required.
+        (b"\x15\x03\x03\x00\x02\x02\x74", "(?i)certificate.required|alert"),
+    ],
+)
+def test_tls_that_fails_is_for_a_person_and_says_why(answer: bytes, why: str) -> None:
+    async def main() -> None:
+        async with (
+            answering(answer) as base_url,
+            HttpGateway(base_url.replace("http:", "https:"), name="shop") as gateway,
+        ):
+            with in_step(STEP), pytest.raises(MisconfiguredError, match=why):
+                await gateway.get("/")
+            assert gateway.health().failures == 1
+
+    asyncio.run(main())
+
+
+def test_a_connection_lost_in_tls_is_a_lost_connection_and_says_why() -> None:
+    async def main() -> None:
+        async with (
+            answering(b"") as base_url,
+            HttpGateway(base_url.replace("http:", "https:"), name="shop") as gateway,
+        ):
+            with in_step(STEP), pytest.raises(CommandDelayed, match=r"(?i)reset|eof"):
+                await gateway.get("/")
+
+    asyncio.run(main())
+
+
+def test_a_certificate_that_is_asked_for_late_is_for_a_person_too() -> None:
+    gateway = HttpGateway("https://shop", name="shop")
+    late = aiohttp.ClientOSError(1, "[SSL] record layer failure")
+    late.__cause__ = ssl.SSLError(1, "[SSL: TLSV13_ALERT_CERTIFICATE_REQUIRED]")
+    answer = gateway.translate(late)
+    assert isinstance(answer, MisconfiguredError)
+    assert "CERTIFICATE_REQUIRED" in str(answer)
+    gone = aiohttp.ClientOSError("gone")
+    gone.__cause__ = ssl.SSLEOFError(8, "EOF occurred in violation of protocol")
+    answer = gateway.translate(gone)
+    assert isinstance(answer, CommandDelayed)
+    assert str(answer) == "shop: gone: EOF occurred in violation of protocol"
+
+
+def test_our_own_lack_of_descriptors_opens_no_circuit() -> None:
+    async def main() -> None:
+        async with (
+            answering(http("200 OK", b"{}")) as base_url,
+            HttpGateway(base_url, name="shop") as gateway,
+        ):
+            with no_descriptors(), in_step(STEP):
+                with pytest.raises(CommandDelayed, match="this process lacks"):
+                    await gateway.get("/")
+                assert gateway.health().calls == 0
+            with in_step(STEP):
+                await gateway.get("/")
+
+    asyncio.run(main())
+
+
+@contextmanager
+def no_descriptors() -> Generator[None]:
+    """Let nobody open anything."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # The lowest number that is free is the first that nobody gets.
+    with Path(os.devnull).open() as lowest:
+        limit = lowest.fileno()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"X": "a\r\nEvil: 1"},
+        {"X": "nul\x00"},
+        {"X": "\ud800"},
+        {"X Y": "a"},
+        {"": "a"},
+        {"Coordinator-Epoch": "1"},
+    ],
+)
+def test_a_header_that_cannot_be_sent_is_found_before_connecting(
+    headers: dict[str, str],
+) -> None:
+    # Nobody is there to connect to.
+    base_url = "http://127.0.0.1:9"
+
+    async def main() -> None:
+        with pytest.raises(ValueError, match=r"header|itself"):
+            HttpGateway(base_url, name="shop", headers=headers)
+        by_call = HttpGateway(base_url, name="shop", headers=lambda: headers)
+        for gateway in (HttpGateway(base_url, name="shop"), by_call):
+            async with gateway:
+                with in_step(STEP), pytest.raises(ValueError, match=r"header|itself"):
+                    await gateway.get("/", headers=headers)
+                assert gateway.health().calls == 0
 
     asyncio.run(main())

@@ -7,6 +7,7 @@ A service gives one of three answers, and a gateway's work is to tell them apart
     did             returns its value                       a success
     did not         raises `Refused`                        a success: it is alive
     nobody knows    raises `CommandDelayed`                 a failure
+      (our lack)    raises `CommandDelayed`                 nothing
       (person)      raises `GatewayError`                   a failure
       (blocked)     raises `CommandBlocked`: not asked      -
     anything else   passes unchanged                        nothing
@@ -20,6 +21,10 @@ workflow is stuck with the reason, and goes on once the fault is mended. It coun
 failure, so that a fault that hits every call opens the circuit after a few: what
 follows waits outside instead of piling up as stuck workflows.
 
+*Our lack*: this process is out of descriptors or memory (`lacks_resources`). That ends
+by itself, so it is asked again. But it says nothing about the service, whose circuit
+our own crowd would open.
+
 *Anything else* is most often a bug on this side of the wire, so it says nothing about
 the service: counting a `TypeError` of one operation would block all the others. The
 price: a foreign client's own exception does not open the circuit until `translate`
@@ -27,6 +32,7 @@ says what it means.
 """
 
 import asyncio
+import errno
 import re
 import socket
 import time
@@ -55,6 +61,7 @@ __all__ = [
     "UnreadableAnswerError",
     "aclose_gateways",
     "call_headers",
+    "lacks_resources",
 ]
 
 T = TypeVar("T")
@@ -65,6 +72,8 @@ that a silent one is noticed before a person is."""
 
 CALLS_MAX = 100
 """Default of the calls in flight: what one coordinator may ask of a service at once."""
+
+_LACKS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 # A dot would be read as service.operation, a bracket as the beginning of a step's key.
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
@@ -170,7 +179,7 @@ class Gateway:
             timeout_s = self._timeout_s
         now_s = self._clock()
         # Calls that hang may hold every place: nobody queues to be turned away.
-        if self._breaker.open_left_s(now_s) and self._breaker.admit(now_s) is None:
+        if self._breaker.turn_away(now_s):
             raise self._blocked()
         async with self._places:
             # Admitted only now: while it waited the circuit may have opened, and a
@@ -201,6 +210,10 @@ class Gateway:
             case TimeoutError():
                 # Its own message is empty, or names a detail nobody set.
                 return CommandDelayed(f"{self.service_name} did not answer in time")
+            case OSError() if lacks_resources(error):
+                return CommandDelayed(
+                    f"{self.service_name}: this process lacks resources: {error}"
+                )
             case ConnectionError() | socket.gaierror() | asyncio.IncompleteReadError():
                 return CommandDelayed(
                     f"{self.service_name}: {str(error) or type(error).__name__}"
@@ -250,9 +263,10 @@ class Gateway:
             answer = self.translate(error)
             answered = isinstance(answer, Refused)
             # A block tells of another service, one that the operation itself called.
-            if isinstance(answer, (CommandDelayed, GatewayError)) and not isinstance(
-                answer, CommandBlocked
-            ):
+            tells = not isinstance(answer, CommandBlocked) and not lacks_resources(
+                error
+            )
+            if tells and isinstance(answer, (CommandDelayed, GatewayError)):
                 failure = str(answer)
             if answer is error:
                 raise
@@ -281,6 +295,11 @@ class Gateway:
         # While trials are on the way nobody can say how long: None, ask as usual.
         blocked.retry_after_s = seen.open_left_s or None
         return blocked
+
+
+def lacks_resources(error: BaseException) -> bool:
+    """Say whether it is this process that has no descriptors or memory left."""
+    return isinstance(error, OSError) and error.errno in _LACKS
 
 
 def call_headers(step: StepContext) -> dict[str, str]:

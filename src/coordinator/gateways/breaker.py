@@ -183,6 +183,17 @@ class Breaker:
         self._trials_in_flight += 1
         return self._period
 
+    def turn_away(self, now_s: float) -> bool:
+        """Turn a call away that has a queue before it, if the circuit is open.
+
+        Returns:
+            Whether it was. If not, it asks `admit` when its turn comes.
+        """
+        if not self.open_left_s(now_s):
+            return False
+        self._turned_away += 1
+        return True
+
     def succeeded(self, ticket: Ticket, now_s: float) -> None:
         """Count a call that the service answered, be it with a refusal."""
         if ticket != self._period:

@@ -13,7 +13,9 @@
     connection refused, name not found      nobody knows: certainly not done, but it is
                                             not the business that says no
     connection lost, time-out, a torn body  nobody knows
-    certificate not trusted                 misconfigured
+    TLS that fails on either side           misconfigured: a certificate that is not
+                                            trusted or not shown, no TLS at all
+    no descriptors left in this process     nobody knows; the circuit counts nothing
     2xx, not readable as the declared type  `UnreadableAnswerError`: the service did it;
                                             a refusal would undo what it never undoes
 
@@ -22,6 +24,7 @@ Headers sent: ``Idempotency-Key``, ``Coordinator-Epoch``, ``traceparent``.
 aiohttp is imported with this module, and with nothing else of the package.
 """
 
+import re
 import ssl
 import time
 from collections.abc import Callable, Mapping
@@ -38,6 +41,7 @@ from coordinator.gateways.base import (
     MisconfiguredError,
     UnreadableAnswerError,
     call_headers,
+    lacks_resources,
 )
 from coordinator.gateways.breaker import BreakerOptions
 from coordinator.gateways.http_rules import (
@@ -64,6 +68,10 @@ __all__ = ["Answer", "CallOptions", "HttpGateway", "HttpOptions"]
 T = TypeVar("T")
 
 NO_PROBLEM = Problem("", {})
+
+# RFC 9110, 5.1 and 5.5; a lone surrogate can't be encoded.
+_HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_HEADER_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]*")
 
 _HINT_409 = (
     "; taken for the idempotency key's, if it is a refusal: "
@@ -292,10 +300,10 @@ class HttpGateway(Gateway):
                 return MisconfiguredError(
                     f"{self.service_name}: certificate not trusted: {error}"
                 )
-            case aiohttp.ClientError():
-                return CommandDelayed(
-                    f"{self.service_name}: {str(error) or type(error).__name__}"
-                )
+            case aiohttp.ClientError() if _fails_in_tls(error):
+                return MisconfiguredError(f"{self.service_name}: TLS: {_said(error)}")
+            case aiohttp.ClientError() if not lacks_resources(error):
+                return CommandDelayed(f"{self.service_name}: {_said(error)}")
             case _:
                 return super().translate(error)
 
@@ -420,14 +428,38 @@ class HttpGateway(Gateway):
         return decoder
 
 
+def _fails_in_tls(error: aiohttp.ClientError) -> bool:
+    """Say whether *error* is the fault of TLS, and not just a lost connection in it."""
+    cause = error.__cause__
+    lost = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
+    return isinstance(cause, ssl.SSLError) and not isinstance(cause, lost)
+
+
+def _said(error: aiohttp.ClientError) -> str:
+    """Return what *error* says, and its cause where it keeps that to itself."""
+    said = str(error) or type(error).__name__
+    cause = error.__cause__
+    if cause is None:
+        return said
+    why = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
+    return said if why in said else f"{said}: {why}"
+
+
 def _checked(headers: Mapping[str, str] | None) -> dict[str, str]:
     """Return a copy of *headers*.
 
     Raises:
-        ValueError: One of them is the gateway's own.
+        ValueError: One of them is the gateway's own, or can't be sent as a header.
     """
     if not headers:
         return {}
+    for name, value in headers.items():
+        # aiohttp would say so, too: once it is connected. Values may be credentials,
+        # so they are not repeated.
+        if not _HEADER_NAME.fullmatch(name):
+            raise ValueError(f"{name!r} is not the name of a header")
+        if not _HEADER_VALUE.fullmatch(value):
+            raise ValueError(f"the header {name} has a value that can't be sent")
     if taken := _RESERVED & {name.lower() for name in headers}:
         raise ValueError(f"the gateway sets {', '.join(sorted(taken))} itself")
     return dict(headers)
