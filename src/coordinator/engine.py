@@ -39,12 +39,7 @@ from coordinator.operators import Operators
 from coordinator.options import EngineOptions
 from coordinator.ports import Journal
 from coordinator.records import Accepted, Stuck
-from coordinator.runs import (
-    Caller,
-    Outcome,
-    Run,
-    Submission,
-)
+from coordinator.runs import Caller, Outcome, Run, Submission, tell
 from coordinator.saga import Delayed, Ended, Parked, Verdict
 from coordinator.saga import Stuck as StuckVerdict
 from coordinator.schedule import Schedule
@@ -105,6 +100,8 @@ class Engine:
         self._schedule: Schedule | None = None
         self._door: Door[tuple[Submission, Caller]] = Door()
         self._closing = ""
+        self._abandoned = False
+        """Cut off: what is appended, and not known to be durable, may never be."""
         self._idle = asyncio.Event()
         self.loop: asyncio.AbstractEventLoop
         self.failed: asyncio.Future[JournalError] | None = None
@@ -197,10 +194,11 @@ class Engine:
         if self._schedule is not None:
             self._schedule.stop()
         while (entry := self._door.pop(lambda _: True)) is not None:
-            entry[1].refused(NotAcceptedError(self._closing))
+            tell(entry[1].refused, NotAcceptedError(self._closing))
         self.on_door()
 
     async def _abandon(self) -> None:
+        self._abandoned = True
         if self._logs is not None:
             self._logs.stop_waiting()
         for run in list(self._active):
@@ -220,6 +218,7 @@ class Engine:
 
     def _fail(self, error: JournalError) -> None:
         """The journal is dead: nothing more can be acknowledged, so nothing is done."""
+        self._abandoned = True
         _LOGGER.critical("the journal failed, stopping: %s", error)
         self._close_doors(f"the journal failed: {error}")
         if self.failed is not None and not self.failed.done():
@@ -235,7 +234,7 @@ class Engine:
 
     def _tell_all(self, error: JournalError) -> None:
         for run in self._runs.values():
-            self._fail_run(run, error)
+            run.tell_refused(error)
 
     # -- the door --------------------------------------------------------------------
 
@@ -246,7 +245,7 @@ class Engine:
         caller hears of everything else.
         """
         if self._closing:
-            caller.refused(self._dead() or NotAcceptedError(self._closing))
+            tell(caller.refused, self._dead() or NotAcceptedError(self._closing))
         elif not (submission.key and self._attach(submission, caller)):
             if self._closed_to(submission.type):
                 self._door.push(submission.type, (submission, caller))
@@ -288,8 +287,8 @@ class Engine:
             self._join(run, caller)
         else:
             assert isinstance(found, EndedWorkflow)
-            caller.accepted(id_)
-            caller.ended(Outcome(id_, found.type, found.status, found.value))
+            tell(caller.accepted, id_)
+            tell(caller.ended, Outcome(id_, found.type, found.status, found.value))
         return True
 
     def _join(self, run: Run, caller: Caller) -> None:
@@ -300,17 +299,17 @@ class Engine:
         run.callers = (*(c for c in run.callers if not c.gone), caller)
         if not run.durable:
             return  # told with the others when it is
-        caller.accepted(run.state.id)
-        stuck = run.state.stuck
-        if stuck is not None:
-            caller.ended(self._outcome_stuck(run.state, stuck.reason))
+        tell(caller.accepted, run.state.id)
+        if run.state.stuck is not None and run.task is None:
+            tell(caller.ended, run.outcome())
 
     def _accept(self, submission: Submission, caller: Caller) -> None:
         assert self._logs is not None
         log = self._logs.choose(submission.key)
         full = log.partition.full
         if full:
-            caller.refused(NotAcceptedError(f"no new command is taken: {full}"))
+            full = f"no new command is taken: {full}"
+            tell(caller.refused, NotAcceptedError(full))
             return
         accepted = Accepted(
             submission.type,
@@ -323,7 +322,7 @@ class Engine:
         try:
             state, durable = log.accept(accepted)
         except (EncodeError, JournalError) as error:
-            caller.refused(error)
+            tell(caller.refused, error)
             return
         run = self._adopt(log, state)
         run.callers = (caller,)
@@ -369,18 +368,20 @@ class Engine:
         try:
             if durable is not None:
                 await durable
-                run.durable = True
-                for caller in run.callers:
-                    caller.accepted(run.state.id)
+                run.tell_accepted()
             verdict = self._prepare(run)
             if verdict is None:
                 assert run.execution is not None
                 verdict = await run.execution.run()
             await self._conclude(run, verdict)
         except JournalError as error:
-            self._fail_run(run, error)
+            run.tell_refused(error)
         except asyncio.CancelledError:
-            pass  # abandoned: the process ends, and nobody waits for this task's end
+            # Abandoned: the process ends, and nobody waits for this task's end. Or user
+            # code kept the task of its `exec` and cancelled it behind `exec`. Then what
+            # the state says is durable, for no wait for that is ever cut short
+            # (`commit.Durable`); and we go by what it says.
+            pass
         except Exception:  # noqa: BLE001 -- a bug of ours must not take the rest along
             run.last_error = traceback.format_exc()
             _LOGGER.critical("bug: workflow %s\n%s", run.state.id, run.last_error)
@@ -388,28 +389,26 @@ class Engine:
             self._put_down(run)
 
     def _put_down(self, run: Run) -> None:
-        """See to it that *run*, whose task ends, is taken up again if it has to be."""
+        """Tell how *run*, whose task ends, ended; or have it taken up again."""
         run.task = run.execution = None
         self._active.pop(run, None)
         self.admission.tried(run)
         if not self._active:
             self._idle.set()
         state = run.state
-        over = state.finished is not None or state.stuck is not None
-        if over:
+        if state.finished is not None or state.stuck is not None:
             self._count(run, counted=False)
             if self.admission.suspensions:
                 self.admission.left(run)
+            if not self._abandoned:
+                if state.finished is not None:
+                    del self._runs[state.id]
+                run.tell_over()
             self._open_door()
         elif not self._closing and run not in self.schedule:
             # An operator changed its state while it ran or was being put down, or a bug
             # of ours did; either way it must not be forgotten.
             self.schedule.later(run, self.retry)
-
-    def _fail_run(self, run: Run, error: JournalError) -> None:
-        callers, run.callers = run.callers, ()
-        for caller in callers:
-            caller.refused(error)
 
     def _prepare(self, run: Run) -> Verdict | None:
         """Make `run.execution`; or say why it does not come to that."""
@@ -448,14 +447,8 @@ class Engine:
     async def _conclude(self, run: Run, verdict: Verdict) -> None:
         state = run.state
         match verdict:
-            case Ended(finished):
-                del self._runs[state.id]
-                callers, run.callers = run.callers, ()
-                type_ = state.accepted.type
-                for caller in callers:
-                    caller.ended(
-                        Outcome(state.id, type_, finished.status, finished.value)
-                    )
+            case Ended() | Parked():
+                pass
             case Delayed(cause, step, retry):
                 run.last_error = f"{step}: {describe(cause)}"
                 self.schedule.delayed(run, cause, retry)
@@ -465,13 +458,6 @@ class Engine:
                     reason = f"{reason[:REASON_LENGTH_MAX]} ..."
                 await run.log.append(Stuck(state.position, reason, self.now()))
                 _LOGGER.error("workflow %s is stuck: %s", state.id, reason)
-                for caller in run.callers:
-                    caller.ended(self._outcome_stuck(state, reason))
-            case Parked():
-                pass
-
-    def _outcome_stuck(self, state: WorkflowState, reason: str) -> Outcome:
-        return Outcome(state.id, state.accepted.type, None, b"", reason)
 
     def _resume(self, run: Run) -> None:
         """Run a workflow that an operator wants to go on, now."""

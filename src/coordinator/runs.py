@@ -1,7 +1,9 @@
 """What the engine holds in memory of a workflow, and who waits for it."""
 
 import asyncio
-from typing import Any, Protocol
+import logging
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
@@ -11,7 +13,11 @@ from coordinator.log import Log
 from coordinator.model import Direction, EndStatus, StepId, WorkflowId
 from coordinator.state import WorkflowState
 
-__all__ = ["Caller", "Outcome", "Run", "Submission", "WorkflowInfo"]
+__all__ = ["Caller", "Outcome", "Run", "Submission", "WorkflowInfo", "tell"]
+
+_LOGGER = logging.getLogger("coordinator")
+
+T = TypeVar("T")
 
 
 class Submission(msgspec.Struct, frozen=True):
@@ -40,7 +46,7 @@ class Outcome(msgspec.Struct, frozen=True):
 
 
 class Caller(Protocol):
-    """Who asked for a command. Called in the engine's loop; must not raise or block."""
+    """Who asked for a command. Called in the engine's loop; must not block."""
 
     def accepted(self, workflow_id: WorkflowId) -> None:
         """The command is durable and will run."""
@@ -62,6 +68,18 @@ class Caller(Protocol):
     def forget(self) -> None:
         """It will not be told of anything more: another asked by the same key."""
         ...
+
+
+def tell(hear: Callable[[T], object], what: T) -> None:
+    """Call a caller's *hear* with *what*.
+
+    What it raises is logged, not handed on: it has to do with that caller alone, and
+    whoever waits for the same workflow, or runs beside it, must not suffer by it.
+    """
+    try:
+        hear(what)
+    except Exception:
+        _LOGGER.exception("a caller could not be told: %s", what)
 
 
 class Run:
@@ -102,6 +120,34 @@ class Run:
         self.known = 0
         """Outcomes that were recorded when the last run ended."""
         self.last_error = ""
+
+    def tell_accepted(self) -> None:
+        """Tell the callers that the command is durable, which is so from now on."""
+        self.durable = True
+        for caller in self.callers:
+            tell(caller.accepted, self.state.id)
+
+    def tell_over(self) -> None:
+        """Tell the callers what is durable: that it ended, or is stuck."""
+        if self.callers:
+            outcome = self.outcome()
+            for caller in self.callers:
+                tell(caller.ended, outcome)
+
+    def tell_refused(self, error: CoordinatorError) -> None:
+        """Tell the callers that nobody knows any more; there are none then."""
+        callers, self.callers = self.callers, ()
+        for caller in callers:
+            tell(caller.refused, error)
+
+    def outcome(self) -> Outcome:
+        """Return how it ended, or that it is stuck: one of both is so."""
+        state, finished = self.state, self.state.finished
+        type_ = state.accepted.type
+        if finished is not None:
+            return Outcome(state.id, type_, finished.status, finished.value)
+        assert state.stuck is not None
+        return Outcome(state.id, type_, None, b"", state.stuck.reason)
 
 
 class WorkflowInfo(msgspec.Struct, frozen=True):

@@ -7,7 +7,7 @@ import pydantic
 import pytest
 
 from cmdstream import Client, CmdStreamError
-from coordinator import Coordinator, Refused, Workflow
+from coordinator import Coordinator, Refused, Workflow, values
 from coordinator.api.cmdstream import (
     CmdStreamIntake,
     json_codec,
@@ -73,6 +73,45 @@ def test_a_failure_without_a_failure_class_closes_the_connection() -> None:
             async with await Client.connect(host, port, codec) as client:
                 with pytest.raises(CmdStreamError):
                     await client.send(Pay(order="o", price=Money(cents=-1)))
+
+    asyncio.run(main())
+
+
+@dataclass
+class Take:
+    """Refuses."""
+
+    def key(self) -> str:
+        return "k"
+
+    async def exec(self, workflow: Workflow, receiver: None) -> Money:
+        raise Refused("no")
+
+
+def test_what_no_class_can_be_made_of_is_told_and_keeps_no_other_client_waiting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def load(_data: bytes) -> Refused:
+        raise TypeError("not again")
+
+    monkeypatch.setattr(values, "load_refusal", load)
+
+    async def main() -> None:
+        coordinator = Coordinator(
+            None, commands=[Take], failure=Failed, journal=MemoryJournal()
+        )
+        intake = CmdStreamIntake(coordinator)
+        async with coordinator, intake.server:
+            host, port = await intake.listen("127.0.0.1", 0)
+            codec = json_codec(coordinator)
+            for _ in range(2):
+                async with await Client.connect(host, port, codec) as client:
+                    answer = await client.send(Take())
+                    assert answer == Failed(
+                        "0-1",
+                        "compensated",
+                        "the refusal can't be made again: TypeError('not again')",
+                    )
 
     asyncio.run(main())
 

@@ -14,6 +14,8 @@ from coordinator import (
     WorkflowCancelledError,
     WorkflowStuckError,
 )
+from coordinator.batch import Batch
+from coordinator.journals.memory import MemoryPartition
 from coordinator.records import Aborting, Cancelled, Finished, Outcome, Started
 
 
@@ -307,6 +309,37 @@ def test_a_cancel_survives_a_crash() -> None:
     run(second())
     assert len(set(shop.payments.calls)) == 2  # the step's key and its undo's
     assert shop.world[1:] == ["do payments 0", "undo payments", "undo inventory"]
+
+
+class SlowJournal(KeepingJournal):
+    """Takes a second for each write."""
+
+    async def open(self, partition: int, *, owner: str, at: int) -> MemoryPartition:
+        opened = await super().open(partition, owner=owner, at=at)
+        write = opened.write
+
+        async def write_slowly(batch: Batch) -> None:
+            await asyncio.sleep(1.0)
+            await write(batch)
+
+        setattr(opened, "write", write_slowly)  # noqa: B010 -- one instance's method
+        return opened
+
+
+def test_who_is_cancelled_while_it_gets_stuck_is_not_told_to_be_stuck() -> None:
+    shop = Shop()
+    shop.inventory.script = [ValueError("odd")]
+
+    async def main() -> None:
+        journal, retry = SlowJournal(), Retry(attempts_max=1)
+        async with make(shop, Order, journal=journal, retry=retry) as coordinator:
+            handle = await coordinator.submit(Order())
+            await until(lambda: coordinator.workflow(handle.id).status == "stuck")
+            await coordinator.cancel(handle.id, by="ann")
+            with pytest.raises(WorkflowCancelledError):
+                await handle.result()
+
+    run(main())
 
 
 def test_a_stuck_workflow_can_be_cancelled() -> None:

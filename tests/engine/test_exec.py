@@ -9,14 +9,17 @@ from tests.engine.support import KeepingJournal, Receipt, Shop, make, run, until
 
 from coordinator import (
     CommandDelayed,
+    Coordinator,
     Refused,
     Retry,
     Workflow,
     WorkflowStuckError,
     current_step,
+    values,
 )
 from coordinator.model import OutcomeStatus
 from coordinator.records import Aborting, Accepted, Finished, Outcome
+from coordinator.runs import Submission
 
 
 @dataclass
@@ -30,6 +33,17 @@ class Order:
         paid = await workflow.step(shop.payments.do, 2).undo(shop.payments.undo)
         sent = await workflow.step(shop.shipping.do, 3)
         return [held.number, paid.number, sent.number]
+
+
+@dataclass
+class Keyed:
+    """One step, under a key."""
+
+    def key(self) -> str:
+        return "k"
+
+    async def exec(self, workflow: Workflow, shop: Shop) -> str:
+        return (await workflow.step(shop.inventory.do)).service
 
 
 class Declined(Refused):
@@ -255,6 +269,87 @@ def test_what_user_code_raises_never_stops_the_coordinator(what: str) -> None:
             assert await coordinator.execute(Order()) == [1, 0, 0]
 
     run(main())
+
+
+@dataclass
+class Watched:
+    """Leaves a watchdog that cancels its task when `exec` is over."""
+
+    end: str
+
+    def key(self) -> str:
+        return "k"
+
+    async def exec(self, workflow: Workflow, shop: Shop) -> str:
+        await workflow.step(shop.inventory.do).undo(shop.inventory.undo)
+        task = asyncio.current_task()
+        assert task is not None
+        asyncio.get_running_loop().call_soon(task.cancel)
+        if self.end == "stuck":
+            raise ValueError("a bug")
+        if self.end == "refused":
+            raise Refused("no")
+        return "done"
+
+
+@pytest.mark.parametrize("end", ["done", "stuck", "refused"])
+def test_a_cancel_that_comes_after_exec_takes_the_answer_from_nobody(end: str) -> None:
+    async def outcome(coordinator: Coordinator[Shop]) -> str:
+        async with asyncio.timeout(3600):
+            try:
+                return await coordinator.execute(Watched(end))
+            except WorkflowStuckError:
+                return "stuck"
+            except Refused:
+                return "refused"
+
+    async def main() -> None:
+        async with make(Shop(), Watched) as coordinator:
+            for _ in range(2):
+                assert await outcome(coordinator) == end
+            assert len(coordinator.workflows()) == (end == "stuck")
+            assert coordinator.engine.admission.count == 0
+
+    run(main())
+
+
+class Deaf:
+    """A caller who raises whatever it is told."""
+
+    gone = False
+
+    def accepted(self, workflow_id: str) -> None:
+        raise ValueError(workflow_id)
+
+    def ended(self, outcome: object) -> None:
+        raise ValueError(outcome)
+
+    def refused(self, error: Exception) -> None:
+        raise error
+
+    def forget(self) -> None:
+        raise ValueError
+
+
+def test_a_caller_who_raises_keeps_no_answer_from_the_others(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    shop = Shop()
+    shop.inventory.script = [5.0]
+
+    async def main() -> None:
+        async with make(shop, Keyed, commands_max=2) as coordinator:
+            offer = coordinator.engine.offer
+            submission = Submission("Keyed", "msgpack", values.encode(Keyed()), "k")
+            offer(submission, Deaf())
+            handle = await coordinator.submit(Keyed())
+            assert await handle.result() == "inventory"
+            offer(submission, Deaf())  # it has ended
+            assert len(coordinator.workflows()) == 0
+
+    run(main())
+    told = [record for record in caplog.records if record.exc_info]
+    assert len(told) == 4
 
 
 def test_cancelling_the_client_does_not_cancel_the_workflow() -> None:

@@ -125,9 +125,9 @@ class _Asker:
             return
         try:
             self._send(values.decode(outcome.value, self._result_type))
-        except (CmdStreamError, DecodeError) as error:
+        except Exception as error:  # noqa: BLE001 -- the user's class may do anything
             # Not by closing: the client would ask again by key, for ever.
-            problem = f"its result can't be sent: {error}"
+            problem = f"its result can't be sent: {_named(error)}"
             self._send_failure(outcome.workflow_id, "completed", problem)
 
     def refused(self, error: CoordinatorError) -> None:
@@ -171,11 +171,22 @@ class _Asker:
 def _failure_of(outcome: Outcome) -> tuple[str, str]:
     match outcome.status:
         case EndStatus.COMPENSATED:
-            return "compensated", values.load_refusal(outcome.value).reason
+            try:
+                reason = values.load_refusal(outcome.value).reason
+            except Exception as error:  # noqa: BLE001 -- it may be a class of the user's
+                # What became of the command is known all the same.
+                reason = f"the refusal can't be made again: {_named(error)}"
+            return "compensated", reason
         case EndStatus.CANCELLED:
             return "cancelled", values.decode(outcome.value, str)
         case _:
             return "stuck", outcome.reason
+
+
+def _named(error: Exception) -> str:
+    return (
+        str(error) if isinstance(error, CmdStreamError | DecodeError) else repr(error)
+    )
 
 
 class _Gate:
