@@ -73,6 +73,29 @@ def test_a_completed_workflow_has_its_result() -> None:
     assert timeline.trace == "00-ab-cd-01"
 
 
+def test_a_restart_is_told_with_its_place_and_the_step_that_it_delayed() -> None:
+    timeline = _told(
+        Claimed(1, "before", 900),
+        ACCEPTED,
+        RESERVED,
+        Claimed(2, "pid 5", 1600),
+        Claimed(3, "pid 6", 1700),
+        REFUSED,
+        ABORTING,
+        Claimed(4, "pid 7", 100),  # the clock was set back
+        RELEASED,
+        COMPENSATED,
+        Claimed(5, "behind", 4000),
+    )
+    assert [(r.epoch, r.owner, r.at, r.behind) for r in timeline.restarts] == [
+        (2, "pid 5", 1600, 1),
+        (3, "pid 6", 1700, 1),
+        (4, "pid 7", 100, 2),
+    ]
+    assert [step.restarts for step in timeline.steps] == [0, 2]
+    assert [undo.restarts for undo in timeline.undos] == [1]
+
+
 def test_what_people_decided_is_told_with_their_names() -> None:
     timeline = _told(
         ACCEPTED,

@@ -42,7 +42,7 @@ from coordinator.records import (
 )
 from coordinator.state import WorkflowState
 
-__all__ = ["Decision", "Step", "Timeline", "build_timeline", "readable"]
+__all__ = ["Decision", "Restart", "Step", "Timeline", "build_timeline", "readable"]
 
 _STATUS = {
     OutcomeStatus.DONE: "done",
@@ -66,6 +66,8 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     """Microseconds since the workflow's record before it; None if that is not known."""
     value: Any
     """What the service returned, or why it refused, as plain values."""
+    restarts: int = 0
+    """How often another process went on within `after_us`, which says little then."""
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,6 +80,18 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     by: str
     """Who; empty if it was the coordinator."""
     reason: str
+
+
+class Restart(msgspec.Struct, frozen=True, kw_only=True):
+    """Another process, or the same one started again, went on with the workflow."""
+
+    at: int
+    """Microseconds since 1970."""
+    epoch: int
+    """Counts the starts on this partition, of the journal's beginning on."""
+    owner: str
+    behind: int
+    """How many `decisions` lie before it: by time, a clock that was set back lies."""
 
 
 class Timeline(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,6 +123,8 @@ class Timeline(msgspec.Struct, frozen=True, kw_only=True):
     complete: bool
     """False if only a copy of earlier state is retained: steps have their times, but
     when it was stuck and resumed before is not known."""
+    restarts: tuple[Restart, ...] = ()
+    """Since it was accepted (or since that copy), until it ended."""
 
 
 def readable(data: bytes) -> Any:
@@ -135,8 +151,9 @@ def build_timeline(
 
     Args:
         workflow_id: ``partition-position``.
-        records: Its own, in journal order. Those before the first that describes it (an
-            `Accepted`, or a `Carried` if that is gone) are passed over.
+        records: Its own in journal order, and the partition's claims among them. Those
+            before the first that describes it (an `Accepted`, or a `Carried` if that is
+            gone) are passed over.
 
     Returns:
         None if nothing among *records* describes it.
@@ -160,12 +177,16 @@ class _Builder:
         self._steps: list[Step] = []
         self._undos: list[Step] = []
         self._decisions: list[Decision] = []
+        self._restarts: list[Restart] = []
+        self._restarted = 0
+        """How often, since the workflow's last record."""
         self._last_at: int | None = None
         self._reason = ""
 
     def add(self, record: Record) -> None:
         """Take in the next record."""
         if isinstance(record, Claimed):
+            self._restart(record)
             return
         if self._state is None:
             if not isinstance(record, Accepted | Carried):
@@ -176,6 +197,19 @@ class _Builder:
             if not isinstance(record, Accepted):
                 self._tell(record)
         self._last_at = record.at
+        self._restarted = 0
+
+    def _restart(self, claim: Claimed) -> None:
+        if self._state is not None and self._state.finished is None:
+            self._restarted += 1
+            self._restarts.append(
+                Restart(
+                    at=claim.at,
+                    epoch=claim.epoch,
+                    owner=claim.owner,
+                    behind=len(self._decisions),
+                )
+            )
 
     def _begin(self, record: Accepted | Carried) -> None:
         accepted = record if isinstance(record, Accepted) else record.accepted
@@ -257,6 +291,7 @@ class _Builder:
             at=outcome.at,
             after_us=after,
             value=_refusal(outcome.value) if refused else readable(outcome.value),
+            restarts=self._restarted,
         )
 
     def _unknown(self, state: WorkflowState) -> list[Step]:
@@ -305,6 +340,7 @@ class _Builder:
             standing=tuple(map(str, state.standing())),
             ignored=() if finished is None else finished.ignored,
             complete=self._complete,
+            restarts=tuple(self._restarts),
         )
 
 

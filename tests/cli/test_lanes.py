@@ -10,6 +10,7 @@ from coordinator.records import (
     Accepted,
     Cancelled,
     Carried,
+    Claimed,
     Finished,
     Outcome,
     Record,
@@ -83,6 +84,38 @@ def test_a_compensated_workflow_is_two_lanes() -> None:
         columns=73,
     )
     assert drawn == PICTURE
+
+
+RESTARTED = """\
+     do                                        undo
+     │                                         ▲
+   ✓ inventory.reserve     12 ms ↻  ◀──────────┤  undone  38 ms ↻
+     │ r-1                                     │
+   ✗ shipping.book         33 ms               │
+     │ no courier                              │
+     └────────────── turned back ──────────────┘
+   … unfinished; it goes on when a coordinator is started
+
+decided
+  14:13:20.000  accepted
+  14:13:20.005  restarted   ↻ start 2, v1.2 pid 5
+  14:13:20.046  aborting    no courier
+  14:13:20.060  restarted   ↻ start 3, v1.3 pid 6
+"""
+
+
+def test_restarts_stand_where_they_took_time() -> None:
+    drawn = _drawn(
+        ACCEPTED,
+        Claimed(2, "v1.2 pid 5", T0 + 5_000),
+        RESERVED,
+        REFUSED,
+        ABORTING,
+        Claimed(3, "v1.3 pid 6", T0 + 60_000),
+        RELEASED,
+        columns=73,
+    )
+    assert RESTARTED in drawn
 
 
 def test_a_workflow_that_did_not_turn_back_is_one_lane() -> None:

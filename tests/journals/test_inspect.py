@@ -356,6 +356,10 @@ def test_a_dump_is_filtered_by_position_partition_and_workflow(
     assert list(dump(root, workflow=WorkflowId("0-1"))) == ours
     assert list(dump(root, workflow=WorkflowId("0-1"), since=4)) == ours[2:]
     assert list(dump(root, workflow=WorkflowId("1-1"))) == []
+    store.close()
+    opened(p0)
+    *told, claim = dump(root, workflow=WorkflowId("0-1"), claims=True)
+    assert (told, claim.record) == (ours, Claimed(2, "test", 1))
     with pytest.raises(ValueError, match="not a workflow id"):
         list(dump(root, workflow=WorkflowId("order")))
 

@@ -45,6 +45,8 @@ _DECISION_STYLES = {
     "completed": "green",
     "compensated": "blue",
 }
+_RESTARTED = " ↻"
+"""Stands behind a time in which the server was started again."""
 _ENDS = {"completed", "compensated", "cancelled"}
 _REASON = 28
 """Column in which the reasons of decisions begin."""
@@ -86,6 +88,7 @@ class _Picture:
         self._name_size = max([*names, len("turned back")])
         # Mark, lane, name, duration.
         needed = _LANE + 2 + self._name_size + 2 + 8 + 2
+        needed += len(_RESTARTED) if timeline.restarts else 0
         self._right = max(needed, min(columns - _RIGHT_SIZE, needed + 16))
         self._columns = max(columns, self._right + _RIGHT_SIZE)
 
@@ -121,11 +124,10 @@ class _Picture:
 
     def _step(self, step: Step) -> list[Line]:
         mark, style = _MARKS[step.status]
-        took = "" if step.after_us is None else show_duration(step.after_us)
         left: Line = [
             (f"   {mark} ", style),
             (step.step.ljust(self._name_size), "bold" if style != "dim" else "dim"),
-            (f"  {took:>8}", "dim"),
+            (f"  {_took(step):>8}{_restarted(step)}", "dim"),
         ]
         undo = self._undone.get(step.step)
         if self._turned and step.status == "done":
@@ -142,8 +144,7 @@ class _Picture:
     def _beside(self, step: Step, undo: Step | None) -> tuple[str, str]:
         """Return what stands in the undo lane beside *step*, and its style."""
         if undo is not None:
-            took = "" if undo.after_us is None else show_duration(undo.after_us)
-            return f"┤  undone  {took}", "cyan"
+            return f"┤  undone  {_took(undo)}{_restarted(undo)}", "cyan"
         if step.status == "done" and self._timeline.status in _ENDS:
             return "│  ● still done", "yellow"
         if step.status == "done":
@@ -194,7 +195,8 @@ class _Picture:
         """Draw what was decided, and when."""
         timeline = self._timeline
         lines: list[Line] = [[("decided", "bold")]]
-        for decision in timeline.decisions:
+        for number, decision in enumerate(timeline.decisions):
+            lines += self._restarts(number)
             by = f"by {decision.by}" if decision.by else ""
             reason = decision.reason.strip().splitlines()
             said = ": ".join(filter(None, (by, reason[0] if reason else "")))
@@ -211,10 +213,22 @@ class _Picture:
             )
             lines += [[(" " * _REASON + line, "")] for line in more]
             lines += [[(f"    {line}", "dim")] for line in reason[1:] if _tells(line)]
+        lines += self._restarts(len(timeline.decisions))
         if not timeline.complete:
             lost = "only a copy of the earlier state is retained: when it was stuck or "
             lines.append([(f"  {lost}retried before is not known", "dim")])
         return [*lines, []]
+
+    def _restarts(self, behind: int) -> list[Line]:
+        """Draw the restarts that lie behind so many decisions."""
+        return [
+            [
+                (f"  {show_clock(one.at)}  {'restarted':<12}", "dim"),
+                (f"{_RESTARTED.strip()} start {one.epoch}, {one.owner}", "dim"),
+            ]
+            for one in self._timeline.restarts
+            if one.behind == behind
+        ]
 
     def standing(self) -> list[Line]:
         """Draw what is still done in the world, where that is news.
@@ -254,6 +268,14 @@ class _Picture:
                 ]
             )
         return lines
+
+
+def _took(step: Step) -> str:
+    return "" if step.after_us is None else show_duration(step.after_us)
+
+
+def _restarted(step: Step) -> str:
+    return _RESTARTED if step.restarts else ""
 
 
 def _note(step: Step) -> str:

@@ -54,7 +54,7 @@ def timeline_of(folder: Folder, workflow_id: str) -> Timeline:
         CoordinatorError: The journal can't be read.
     """
     id_ = WorkflowId(workflow_id)
-    entries = inspect.dump(folder, workflow=id_)
+    entries = inspect.dump(folder, workflow=id_, claims=True)
     timeline = build_timeline(id_, (entry.record for entry in entries))
     if timeline is None:
         raise CliError(

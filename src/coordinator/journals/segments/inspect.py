@@ -188,6 +188,7 @@ def dump(
     partition: int | None = None,
     since: int = 0,
     workflow: WorkflowId | None = None,
+    claims: bool = False,
 ) -> Iterator[Entry]:
     """Yield the records that are there, partition by partition, in order.
 
@@ -196,6 +197,7 @@ def dump(
         partition: Only this one.
         since: From this position on, in each partition.
         workflow: Only the records about this workflow.
+        claims: Along with these, who claimed its partition since.
 
     Raises:
         JournalFormatError: It is not a journal, or a newer one.
@@ -217,7 +219,9 @@ def dump(
         follower = Follower(opened, _of(identity, number), since)
         for batch in follower.poll(to_the_end=True):
             for position, record in batch.records():
-                if position >= since and _is_about(record, position, accepted):
+                about = claims and isinstance(record, Claimed)
+                about = about or _is_about(record, position, accepted)
+                if about and position >= since:
                     yield Entry(number, position, batch.epoch, record)
 
 
