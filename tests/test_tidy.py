@@ -41,6 +41,7 @@ TESTS_ELSEWHERE: dict[str, str] = {
     "coordinator/cli/measuring.py": "cli/test_doctor.py",
     "coordinator/cli/offline.py": "cli/test_workflows.py",
     "coordinator/cli/plain.py": "cli/test_output.py",
+    "coordinator/cli/repairing.py": "cli/test_journals.py",
     "coordinator/cli/remote.py": "cli/test_workflows.py",
     "coordinator/cli/serving.py": "cli/test_serve.py",
     "coordinator/commands.py": "engine/test_exec.py",

@@ -9,10 +9,12 @@ from typer.testing import CliRunner
 from coordinator.cli.app import app
 
 
-def invoke(folder: Path, *arguments: str) -> Ended:
-    """Run a ``coordinator`` command on the journal in *folder*."""
+def invoke(folder: Path, *arguments: str, answer: str | None = None) -> Ended:
+    """Run a ``coordinator`` command on the journal in *folder*, and answer it."""
     env = {"COORDINATOR_JOURNAL": f"file:{folder / 'journal'}", "COLUMNS": "100"}
-    result = CliRunner(env=env).invoke(app, arguments, prog_name="coordinator")
+    result = CliRunner(env=env).invoke(
+        app, arguments, input=answer, prog_name="coordinator"
+    )
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return Ended(result.exit_code, result.stdout, result.stderr)

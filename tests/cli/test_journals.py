@@ -15,6 +15,13 @@ from tests.processes import eventually, run_cli, running_cli, serving
 
 from coordinator import Coordinator, Refused, Workflow
 from coordinator.cli.locks import lock_holder
+from coordinator.errors import JournalError
+from coordinator.journals.segments.journal import SegmentJournal
+from coordinator.journals.segments.posix import PosixFolder
+from coordinator.journals.segments.store import StoreOptions
+from coordinator.log import Log, LogOptions
+from coordinator.model import EndStatus, Position
+from coordinator.records import Accepted, Finished, Outcome
 
 
 class Desk:
@@ -139,9 +146,88 @@ def test_damage_is_found_with_its_file_and_offset(tmp_path: Path) -> None:
     assert checked.code == 6
 
 
+async def _damaged_checkpoint(tmp_path: Path) -> Path:
+    """Make a journal whose oldest segments are gone and whose checkpoint is damaged."""
+    folder = PosixFolder.make(str(tmp_path / "journal"))
+    journal = await SegmentJournal.open_folder(
+        folder, options=StoreOptions(segment_size=8192, retention_s=0)
+    )
+
+    def failed(error: JournalError) -> None:
+        raise AssertionError(error)
+
+    log = await Log.open(
+        journal, 0, owner="x", clock=lambda: 1, options=LogOptions(), on_failure=failed
+    )
+    before: Position | None = None
+    for _ in range(100):
+        workflow, durable = log.accept(
+            Accepted(type="Stamp", codec="json", payload=b'{"name": "a"}', at=1)
+        )
+        await durable
+        # One ends when the next has begun: what is kept speaks of what is not.
+        if before is not None:
+            await log.append(
+                Outcome(workflow=before, step="a.b", occurrence=0, value=b"", at=1)
+            )
+            await log.append(
+                Finished(workflow=before, status=EndStatus.COMPLETED, value=b"", at=1)
+            )
+        before = workflow.position
+    await log.checkpoint()
+    await log.partition.aclose()  # as if killed: without the checkpoint of a stop
+    await journal.aclose()
+    segments = sorted(path.name for path in (tmp_path / "journal/p0").glob("*.seg"))
+    assert segments[0] != "00000000000000000000.seg"
+    checkpoint = tmp_path / "journal/p0/checkpoint"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-1] + b"?")
+    return checkpoint
+
+
+def test_a_damaged_checkpoint_can_be_forgotten_and_what_runs_goes_on(
+    tmp_path: Path,
+) -> None:
+    checkpoint = asyncio.run(_damaged_checkpoint(tmp_path))
+    damaged = checkpoint.read_bytes()
+    listed = invoke(tmp_path, "list")
+    assert listed.code == 6
+    command = "journal forget-checkpoint --partition 0"
+    assert f"`coordinator {command}`" in " ".join(listed.stderr.split())
+    refused = invoke(tmp_path, *command.split())
+    assert refused.code == 1  # nobody answered
+    assert checkpoint.read_bytes() == damaged
+    done = invoke(tmp_path, *command.split(), "--yes")
+    assert done.code == 0
+    assert "partition 0: is read from position" in done.stdout
+    assert (checkpoint.parent / "checkpoint.damaged").read_bytes() == damaged
+    (unfinished,) = invoke(tmp_path, "list", "--json").json()["workflows"]
+
+    async def main() -> None:
+        url = f"file:{tmp_path / 'journal'}"
+        async with Coordinator(Desk(), commands=[Stamp], journal=url):
+            pass
+
+    asyncio.run(main())
+    assert invoke(tmp_path, "show", unfinished["id"], "--json").code == 0
+    again = invoke(tmp_path, *command.split(), "--yes")
+    assert (again.code, "nothing to forget" in again.stdout) == (0, True)
+
+
+def test_a_lost_checkpoint_is_replaced_and_a_no_changes_nothing(tmp_path: Path) -> None:
+    checkpoint = asyncio.run(_damaged_checkpoint(tmp_path))
+    checkpoint.unlink()
+    command = ("journal", "forget-checkpoint")
+    no = invoke(tmp_path, *command, answer="n")
+    assert (no.code, "nothing was changed" in no.stderr) == (1, True)
+    assert invoke(tmp_path, *command, "--partition", "1").code == 2
+    assert invoke(tmp_path, *command, answer="y").code == 0
+    assert invoke(tmp_path, "journal", "verify").code == 0
+    assert invoke(tmp_path, "list").code == 0
+
+
 def test_what_is_no_journal_is_unavailable(tmp_path: Path) -> None:
     (tmp_path / "journal").mkdir()
-    for command in ("info", "verify", "dump", "tail"):
+    for command in ("info", "verify", "dump", "tail", "forget-checkpoint"):
         ended = invoke(tmp_path, "journal", command)
         assert ended.code == 5
         assert "is not a journal" in ended.stderr

@@ -388,3 +388,19 @@ def test_a_tail_may_begin_anywhere(root: MemoryFolder, store: Store) -> None:
     assert [batch.first for batch in next(tail(root, since=5))] == [5, 6, 7, 8, 9]
     assert [batch.first for batch in next(tail(root, since=0))] == [*range(10)]
     assert next(tail(root, since=100)) == []
+
+
+def test_a_missing_oldest_segment_is_a_problem_unless_a_checkpoint_knows(
+    root: MemoryFolder, p0: MemoryFolder, store: Store
+) -> None:
+    files = p0.copy_of()
+    del files[segment_name(0)]
+    p0.put_back(files)
+    [problem] = report(root).problems
+    assert problem.path == f"/journal/p0/{segment_name(4)}"
+    assert "without a checkpoint all records are needed" in problem.problem
+    store.save_checkpoint(4, b"")
+    assert report(root).problems == ()
+    store.save_checkpoint(3, b"")
+    [problem] = report(root).problems
+    assert "records from 3 on are needed" in problem.problem

@@ -462,20 +462,26 @@ def test_damage_before_the_low_position_does_not_matter(folder: MemoryFolder) ->
         batches_of(store, 0)
 
 
-def test_a_damaged_checkpoint_may_be_deleted_if_all_segments_are_there(
-    folder: MemoryFolder,
-) -> None:
+def test_a_damaged_checkpoint_names_the_way_out(folder: MemoryFolder) -> None:
     store = open_store(folder)
     store.save_checkpoint(2, b"")
-    whole = batches_of(store)
     store.close()
     folder.bytes_of("checkpoint")[70:] = b"?"
-    with pytest.raises(JournalDamagedError, match="it may be deleted instead"):
+    with pytest.raises(JournalDamagedError, match="forget-checkpoint --partition 0"):
         stored(folder)
+
+
+def test_without_a_checkpoint_the_oldest_segment_may_not_be_missing(
+    folder: MemoryFolder,
+) -> None:
     files = folder.copy_of()
-    del files["checkpoint"]
+    del files[CLOSED]
     folder.put_back(files)
-    assert stored(folder) == whole
+    with pytest.raises(
+        JournalDamagedError, match=r"without a checkpoint all .* forget-checkpoint"
+    ) as caught:
+        stored(folder)
+    assert caught.value.path.endswith(LARGE)
 
 
 @pytest.mark.parametrize(

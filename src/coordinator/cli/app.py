@@ -365,6 +365,20 @@ def journal_tail(
     raise typer.Exit(code)
 
 
+@journal_app.command("forget-checkpoint")
+def journal_forget_checkpoint(
+    folder: FolderArgument,
+    partition: Annotated[
+        int | None, typer.Option(metavar="NUMBER", min=0, help="Only this one.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
+) -> None:
+    """Go on without a checkpoint that is damaged or lost, from the segments alone."""
+    from coordinator.cli import repairing
+
+    raise typer.Exit(repairing.forget(folder, partition=partition, yes=yes))
+
+
 @app.command()
 def doctor(journal: JournalOption = None, as_json: JsonOption = False) -> None:
     """Check disk, clock, journal and server; exits with 1 on a problem."""

@@ -33,6 +33,7 @@ from coordinator.journals.segments.reading import (
 )
 from coordinator.journals.segments.recovery import (
     CHECKPOINT,
+    check_start,
     read_checkpoint,
     segment_bases,
 )
@@ -354,18 +355,22 @@ class _Verification:
 
     def run(self) -> PartitionReport:
         """Read the segments that are there now."""
-        checkpoint = self._checkpoint()
+        checkpoint, known = self._checkpoint()
         bases = segment_bases(self._folder)
+        oldest: int | None = None
         for base in bases:
             try:
                 self._read(base, closed=base != bases[-1])
             except FileNotFoundError:
                 # Trimmed since the folder was listed, and all before it too.
                 self._before = None
+                continue
             except OSError as error:
                 path = path_in(self._folder, segment_name(base))
                 self._note(path, 0, str(error))
-        self._check_extent(checkpoint)
+            oldest = base if oldest is None else oldest
+        if known:  # else that was noted, and need not be twice
+            self._check_extent(checkpoint, oldest)
         return PartitionReport(
             number=self._identity.partition,
             segments=tuple(self._segments),
@@ -418,20 +423,22 @@ class _Verification:
                 path=path, offset=reader.offset, problem=reader.problem
             )
 
-    def _checkpoint(self) -> CheckpointHeader | None:
-        """Read the checkpoint; None if there is none, or none that can be read."""
+    def _checkpoint(self) -> tuple[CheckpointHeader | None, bool]:
+        """Read the checkpoint; return it, if there is one, and whether we know."""
         try:
             stored = read_checkpoint(self._folder, self._identity)
         except JournalDamagedError as error:
             self._note(error.path, error.offset, error.problem)
-        except JournalFormatError as error:
+        except (JournalFormatError, OSError) as error:
             self._note(path_in(self._folder, CHECKPOINT), 0, str(error))
         else:
-            return stored and stored[0]
-        return None
+            return stored and stored[0], True
+        return None, False
 
-    def _check_extent(self, before: CheckpointHeader | None) -> None:
-        """Check that what checkpoints speak of was there.
+    def _check_extent(
+        self, before: CheckpointHeader | None, oldest: int | None
+    ) -> None:
+        """Check that what checkpoints speak of was there, from segment *oldest* on.
 
         The end by the one from before the segments were read, for it grows. The low
         position by the one from after it, for what lies before it is trimmed.
@@ -444,15 +451,10 @@ class _Verification:
                 f"the records end at position {end}, but those before {before.end} "
                 f"were durable when the checkpoint was saved",
             )
-        after = before and self._checkpoint()
-        base = self._segments[0].base if self._segments else 0
-        if after is not None and base > after.low:
-            self._note(
-                self._segments[0].path,
-                0,
-                f"it is the oldest segment and starts at position {base}, but records "
-                f"from {after.low} on are needed",
-            )
+        after, known = self._checkpoint()
+        if known and oldest is not None:
+            path = path_in(self._folder, segment_name(oldest))
+            self._expect(lambda: check_start(path, oldest, self._identity, after))
 
     def _expect(self, check: Callable[[], None]) -> None:
         """Note what *check* raises, and go on."""

@@ -6,7 +6,7 @@ What is refused, each by file and offset:
 * of the segments from the checkpoint's low position on: a gap or an overlap between
   them, a bad batch in a closed one, a bad batch with a valid later one behind it;
 * an end below the one that the checkpoint knows to be durable, or a start above the
-  position that it needs.
+  position that it needs. Without a checkpoint, that is 0: nothing was ever trimmed.
 
 What lies before the low position is not needed and not read, but for its headers: it
 waits for its retention to end. A segment that was removed and came back (a crash during
@@ -34,7 +34,15 @@ from coordinator.journals.segments.reading import (
     read_header,
 )
 
-__all__ = ["CHECKPOINT", "Recovered", "read_checkpoint", "recover", "segment_bases"]
+__all__ = [
+    "CHECKPOINT",
+    "Recovered",
+    "check_start",
+    "read_checkpoint",
+    "read_segments",
+    "recover",
+    "segment_bases",
+]
 
 CHECKPOINT = "checkpoint"
 
@@ -85,12 +93,8 @@ def read_checkpoint(
         header = decode_checkpoint(data)
         _check_identity(header, identity)
     except HeaderError as error:
-        raise JournalDamagedError(
-            path,
-            0,
-            f"{error}; if all segments are there it may be deleted instead, and only "
-            f"the keys and results older than the oldest of them are forgotten",
-        ) from error
+        problem = f"{error}; {_way_out(identity)}"
+        raise JournalDamagedError(path, 0, problem) from error
     except JournalFormatError as error:
         raise JournalFormatError(f"{path}: {error}") from error
     return header, data
@@ -103,6 +107,43 @@ def _check_identity(header: CheckpointHeader, identity: Identity) -> None:
         raise HeaderError(f"it belongs to partition {header.partition}")
 
 
+def _way_out(identity: Identity) -> str:
+    return (
+        f"`coordinator journal forget-checkpoint --partition {identity.partition}` "
+        f"goes on from the segments alone, and forgets only keys and results from "
+        f"before the oldest of them"
+    )
+
+
+def check_start(
+    path: str, base: int, identity: Identity, checkpoint: CheckpointHeader | None
+) -> None:
+    """Check that nothing that is needed lies before the oldest segment.
+
+    Args:
+        path: Of that segment.
+        base: Where it starts.
+        identity: Of the partition.
+        checkpoint: None if there is none.
+
+    Raises:
+        JournalDamagedError: Something does.
+    """
+    low = 0 if checkpoint is None else checkpoint.low
+    if base <= low:
+        return
+    problem = f"it is the oldest segment and starts at position {base}, but "
+    if checkpoint is None:
+        # Only what lies before the position of a *stored* checkpoint is ever trimmed.
+        problem += (
+            f"without a checkpoint all records are needed; if that was lost and no "
+            f"segment, {_way_out(identity)}"
+        )
+    else:
+        problem += f"records from {low} on are needed"
+    raise JournalDamagedError(path, 32, problem)
+
+
 def recover(folder: Folder, identity: Identity) -> Recovered:
     """Read what is needed to go on in *folder*.
 
@@ -110,47 +151,56 @@ def recover(folder: Folder, identity: Identity) -> Recovered:
         JournalDamagedError: Stored bytes are not what was written.
         JournalFormatError: A file is of a newer format.
     """
-    found = Recovered()
     stored = read_checkpoint(folder, identity)
-    if stored is not None:
-        found.checkpoint, _ = stored
-    for base in segment_bases(folder):
-        name = segment_name(base)
-        file = folder.open(name)
-        try:
-            found.segments.append(
-                read_header(file, path_in(folder, name), identity, base)
-            )
-        finally:
-            file.close()
-    if found.segments:
-        _read_needed(folder, found)
-    if found.checkpoint is not None and found.chain.end < found.checkpoint.end:
+    checkpoint = None if stored is None else stored[0]
+    segments = _read_headers(folder, identity)
+    if segments:
+        base = segments[0].base
+        path = path_in(folder, segment_name(base))
+        check_start(path, base, identity, checkpoint)
+    found = _read_from(folder, segments, 0 if checkpoint is None else checkpoint.low)
+    found.checkpoint = checkpoint
+    if checkpoint is not None and found.chain.end < checkpoint.end:
         raise JournalDamagedError(
-            path_in(folder, segment_name(found.segments[-1].base))
-            if found.segments
+            path_in(folder, segment_name(segments[-1].base))
+            if segments
             else folder.path,
             found.active_size,
             f"the records end at position {found.chain.end}, but those before "
-            f"{found.checkpoint.end} were durable when the checkpoint was saved",
+            f"{checkpoint.end} were durable when the checkpoint was saved",
         )
     return found
 
 
-def _read_needed(folder: Folder, found: Recovered) -> None:
-    """Read the segments that hold what is not before the low position."""
-    low = found.checkpoint.low if found.checkpoint else found.segments[0].base
-    if found.segments[0].base > low:
-        raise JournalDamagedError(
-            path_in(folder, segment_name(found.segments[0].base)),
-            32,
-            f"it is the oldest segment and starts at position "
-            f"{found.segments[0].base}, but records from {low} on are needed",
-        )
+def read_segments(folder: Folder, identity: Identity) -> Recovered:
+    """Read all segments that are there, and not the checkpoint.
+
+    Raises:
+        JournalDamagedError: Stored bytes are not what was written.
+        JournalFormatError: A file is of a newer format.
+    """
+    return _read_from(folder, _read_headers(folder, identity), 0)
+
+
+def _read_headers(folder: Folder, identity: Identity) -> list[SegmentHeader]:
+    headers: list[SegmentHeader] = []
+    for base in segment_bases(folder):
+        name = segment_name(base)
+        file = folder.open(name)
+        try:
+            headers.append(read_header(file, path_in(folder, name), identity, base))
+        finally:
+            file.close()
+    return headers
+
+
+def _read_from(folder: Folder, segments: list[SegmentHeader], low: int) -> Recovered:
+    """Read the segments that hold what is not before *low*."""
+    found = Recovered(segments)
     before: Chain | None = None
-    for index, header in enumerate(found.segments):
-        active = index == len(found.segments) - 1
-        if not active and found.segments[index + 1].base <= low:
+    for index, header in enumerate(segments):
+        active = index == len(segments) - 1
+        if not active and segments[index + 1].base <= low:
             continue
         name = segment_name(header.base)
         path = path_in(folder, name)
@@ -170,3 +220,4 @@ def _read_needed(folder: Folder, found: Recovered) -> None:
         finally:
             file.close()
         before = found.chain = reader.chain
+    return found
