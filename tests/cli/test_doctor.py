@@ -96,7 +96,6 @@ def test_no_journal_at_all_is_fine_and_it_runs_as_a_process(tmp_path: Path) -> N
     [
         ("FLUSH_HONEST_US", 10**9, "flush", "warning"),
         ("FLUSH_SLOW_US", -1, "flush", "warning"),
-        ("SEGMENT_SIZE", 10**18, "space", "problem"),
         ("FREE_SEGMENTS_MIN", 10**12, "space", "warning"),
         ("FILES_MIN", 10**12, "files", "warning"),
         ("CLOCK_DRIFT_US_MAX", -1, "clock", "warning"),
@@ -115,6 +114,35 @@ def test_each_limit_has_its_finding_and_its_advice(
     found = _by_name(invoke(tmp_path, "doctor", "--json", "--journal", str(tmp_path)))
     assert found[name]["level"] == level
     assert found[name]["advice"]
+
+
+@pytest.mark.parametrize(
+    ("url", "size"),
+    [
+        ("{}", "64 MiB"),
+        ("file:{}", "64 MiB"),
+        ("file:{}?segment_mib=1&retention=2h", "1 MiB"),
+    ],
+)
+def test_space_is_measured_by_the_segments_that_the_url_asks_for(
+    tmp_path: Path, url: str, size: str
+) -> None:
+    journal = url.format(tmp_path)
+    found = _by_name(invoke(tmp_path, "doctor", "--json", "--journal", journal))
+    assert found["space"]["found"].endswith(f"are free, a segment is {size}")
+
+
+def test_segments_that_do_not_fit_are_a_problem(tmp_path: Path) -> None:
+    url = f"file:{tmp_path}?segment_mib={2**20}"  # of a TiB
+    found = _by_name(invoke(tmp_path, "doctor", "--json", "--journal", url))
+    assert found["space"]["level"] == "problem"
+    assert found["space"]["advice"]
+
+
+def test_a_url_that_serve_would_refuse_is_refused(tmp_path: Path) -> None:
+    ended = invoke(tmp_path, "doctor", "--journal", f"file:{tmp_path}?segment_mb=1")
+    assert ended.code == 2
+    assert "unknown option 'segment_mb'" in ended.stderr
 
 
 def test_a_flush_is_measured_and_leaves_nothing(tmp_path: Path) -> None:

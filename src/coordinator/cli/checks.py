@@ -31,7 +31,6 @@ FLUSH_HONEST_US = 30
 """No medium keeps anything in less."""
 FREE_SEGMENTS_MIN = 4
 """Segments that should fit: one is allocated ahead, one is copied at a start."""
-SEGMENT_SIZE = 64 * 1024 * 1024
 CLOCK_DRIFT_US_MAX = 100_000
 FILES_MIN = 4096
 """Descriptors that `cmdstream.ServerOptions.connections_max` asks for."""
@@ -91,8 +90,13 @@ def machine_checks() -> Iterator[Check]:
         yield ok("files", f"{soft} open files are allowed")
 
 
-def place_checks(folder: str | None) -> Iterator[Check]:
-    """Check the disk where the journal is, or would be."""
+def place_checks(folder: str | None, segment_size: int) -> Iterator[Check]:
+    """Check the disk where the journal is, or would be.
+
+    Args:
+        folder: Of the journal; None if none was named.
+        segment_size: Bytes of its segments.
+    """
     where = folder
     if where is None or not os.path.isdir(where):  # noqa: PTH112
         if where is not None:
@@ -116,7 +120,7 @@ def place_checks(folder: str | None) -> Iterator[Check]:
     else:
         yield ok("disk", f"{where} is on {kind or 'an unknown file system'}")
     yield from _flushes(where)
-    yield _space(where)
+    yield _space(where, segment_size)
 
 
 def _flushes(where: str) -> Iterator[Check]:
@@ -150,12 +154,12 @@ def _flushes(where: str) -> Iterator[Check]:
         yield ok("clock", f"steady; it is {show_time(now_us())}")
 
 
-def _space(where: str) -> Check:
+def _space(where: str, segment_size: int) -> Check:
     free = shutil.disk_usage(where).free
-    found = f"{show_size(free)} are free, a segment is {show_size(SEGMENT_SIZE)}"
-    if free < 2 * SEGMENT_SIZE:
+    found = f"{show_size(free)} are free, a segment is {show_size(segment_size)}"
+    if free < 2 * segment_size:
         return problem("space", found, "free some: new commands will be refused")
-    if free < FREE_SEGMENTS_MIN * SEGMENT_SIZE:
+    if free < FREE_SEGMENTS_MIN * segment_size:
         return warning("space", found, "free some, or shorten the journal's retention")
     return ok("space", found)
 

@@ -37,6 +37,7 @@ from coordinator.cli.output import (
 from coordinator.cli.remote import NoServerError, ask, folder_of
 from coordinator.journals.segments import inspect
 from coordinator.journals.segments.files import Folder
+from coordinator.journals.urls import segment_size_of
 
 __all__ = ["doctor"]
 
@@ -57,12 +58,16 @@ def doctor(journal: str | None, *, as_json: bool) -> ExitCode:
 
     Returns:
         FAILED if there is a problem; DAMAGED if it is damage. Warnings are OK.
+
+    Raises:
+        CliError: *journal* is a URL with an option that is not known.
     """
     folder = _local_folder(journal)
+    segment_size = _segment_size(journal)
     checks: list[Check] = []
     code = ExitCode.OK
     with progress("measuring …"):
-        checks += [*machine_checks(), *place_checks(folder)]
+        checks += [*machine_checks(), *place_checks(folder, segment_size)]
         if folder is not None and os.path.isdir(folder):  # noqa: PTH112
             try:
                 with opened(folder) as opened_folder:
@@ -94,6 +99,15 @@ def _local_folder(journal: str | None) -> str | None:
     if journal_folder(journal) is None and ":" in journal.partition("/")[0]:
         return None  # kafka:, nats:, memory:
     return folder_of(journal)
+
+
+def _segment_size(journal: str | None) -> int:
+    """Return the size that the URL says, as `serve` reads it; the default of a path."""
+    url = journal if journal is not None and journal.startswith("file:") else "file:"
+    try:
+        return segment_size_of(url)
+    except ValueError as error:
+        raise CliError(str(error), ExitCode.USAGE) from error
 
 
 def _lines(check: Check) -> list[Line]:

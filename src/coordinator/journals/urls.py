@@ -23,9 +23,10 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from coordinator.ports import Journal
 
-__all__ = ["open_journal", "parse_duration"]
+__all__ = ["open_journal", "parse_duration", "segment_size_of"]
 
 _UNITS_S = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 24 * 3600}
+_FILE_OPTIONS = {"partitions", "segment_mib", "retention", "archive"}
 _DURATION = re.compile(r"([0-9]+)([smhd]?)")
 
 
@@ -61,6 +62,20 @@ def parse_duration(text: str) -> int:
     return int(match[1]) * _UNITS_S[match[2]]
 
 
+def segment_size_of(url: str) -> int:
+    """Return the bytes of a segment of the ``file:`` journal that *url* names.
+
+    Raises:
+        ValueError: It has an option that is not known or out of its bounds.
+    """
+    _, options = _split(url, _FILE_OPTIONS)
+    return _segment_size(options)
+
+
+def _segment_size(options: dict[str, str]) -> int:
+    return _count(options, "segment_mib", 64) * 1024 * 1024
+
+
 def _open_memory(url: str) -> Journal:
     from coordinator.journals.memory import MemoryJournal  # noqa: PLC0415
 
@@ -76,12 +91,12 @@ async def _open_file(url: str) -> Journal:
     from coordinator.journals.segments.space import not_made  # noqa: PLC0415
     from coordinator.journals.segments.store import StoreOptions  # noqa: PLC0415
 
-    path, options = _split(url, {"partitions", "segment_mib", "retention", "archive"})
+    path, options = _split(url, _FILE_OPTIONS)
     if not path:
         raise ValueError(f"{url!r} names no folder; write file:./orders")
     partitions = _count(options, "partitions", 1) if "partitions" in options else None
     store_options = StoreOptions(
-        segment_size=_count(options, "segment_mib", 64) * 1024 * 1024,
+        segment_size=_segment_size(options),
         retention_s=parse_duration(options.get("retention", "7d")),
     )
 
