@@ -13,8 +13,12 @@ import contextlib
 import gc
 import logging
 import random
+import traceback
 from collections.abc import Generator
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 from tests.simulation.checker import Checker, Violation
 from tests.simulation.clients import Clients
@@ -45,6 +49,9 @@ from coordinator.log import LogOptions
 from coordinator.model import Random
 
 __all__ = ["HEALED_S", "Result", "simulate"]
+
+ROOT = Path(__file__).parents[2]
+"""Of the checkout."""
 
 HEALED_S = 900.0
 """Virtual seconds in which everything must end once all is healed: the slowest shape
@@ -77,7 +84,7 @@ class Result:
 
 def simulate(seed: int) -> Result:
     """Run *seed* and check what happened."""
-    with _steady_garbage(), _quiet_log():
+    with _steady_garbage(), _quiet_log(), _short_paths():
         return _Simulation(draw_plan(seed)).run()
 
 
@@ -391,6 +398,27 @@ def _steady_garbage() -> Generator[None]:
         gc.unfreeze()
         if was_enabled:
             gc.enable()
+
+
+@contextlib.contextmanager
+def _short_paths() -> Generator[None]:
+    """Show files in tracebacks as seen from the root of the checkout.
+
+    A traceback is stored with the reason why a workflow is stuck. The length of a path
+    would decide when a segment is full, and so what a seed means.
+    """
+    show = traceback.StackSummary.format_frame_summary
+
+    def show_short(
+        stack: traceback.StackSummary, frame: traceback.FrameSummary, **options: Any
+    ) -> str:
+        path = Path(frame.filename)
+        within = path.is_relative_to(ROOT)
+        frame.filename = path.relative_to(ROOT).as_posix() if within else path.name
+        return show(stack, frame, **options)
+
+    with patch.object(traceback.StackSummary, "format_frame_summary", show_short):
+        yield
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """What is accepted ends, and nothing is lost, doubled or left over: 200 seeds of it."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,8 @@ from tests.simulation.run import simulate
 ROOT = Path(__file__).parents[2]
 SEEDS = 200
 SEEDS_PER_TEST = 10
-SEEDS_TWICE = 20
+SEEDS_TWICE = 24
+"""Of these, two store tracebacks."""
 
 DIGESTS = f"""
 from tests.simulation.run import simulate
@@ -28,10 +30,11 @@ def test_nothing_is_lost_doubled_or_left_over(first: int) -> None:
         assert not violations, f"repeat it: {again}"
 
 
-def digests(hash_seed: str) -> list[str]:
-    path = os.pathsep.join((str(ROOT / "src"), str(ROOT)))
+def digests(root: Path, hash_seed: str) -> list[str]:
+    path = os.pathsep.join((str(root / "src"), str(root)))
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", DIGESTS],
+        cwd=root,
         env=os.environ | {"PYTHONHASHSEED": hash_seed, "PYTHONPATH": path},
         check=True,
         capture_output=True,
@@ -40,8 +43,14 @@ def digests(hash_seed: str) -> list[str]:
     return done.stdout.split()
 
 
-def test_a_seed_is_the_same_history_in_every_process() -> None:
-    first, second = digests("0"), digests("4711")
+def test_a_seed_is_the_same_history_in_every_process_and_checkout(
+    tmp_path: Path,
+) -> None:
+    for name in ("src", "tests/simulation"):
+        shutil.copytree(
+            ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__")
+        )
+    first, second = digests(ROOT, "0"), digests(tmp_path, "4711")
     assert len(first) == SEEDS_TWICE
     assert first == second
 
