@@ -284,8 +284,18 @@ class MemoryFolder:
 
     def folder(self, name: str) -> "MemoryFolder":
         self.disk.call("folder")
+        if name not in self._folders:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
+        return self.disk.folder(f"{self._path}/{name}")
+
+    def make_folder(self, name: str) -> "MemoryFolder":
+        self.disk.call("make folder")
         self._folders.add(name)
         return self.disk.folder(f"{self._path}/{name}")
+
+    def remove_folder(self, name: str) -> None:
+        """Do what no journal does."""
+        self._folders.remove(name)
 
     def lock(self, name: str, owner: str) -> _Lock:
         self.disk.call("lock")

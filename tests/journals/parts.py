@@ -5,7 +5,7 @@ from coordinator.journals.handle import encode_claim
 from coordinator.journals.segments.files import Folder
 from coordinator.journals.segments.reading import Identity
 from coordinator.journals.segments.scan import scan
-from coordinator.journals.segments.store import Store, StoreOptions
+from coordinator.journals.segments.store import Store, StoreOptions, make_partition
 from coordinator.records import Resumed, encode_record
 
 __all__ = [
@@ -44,6 +44,9 @@ def make_store(
     clock: Clock | None = None,
     archive: Folder | None = None,
 ) -> Store:
+    """Return a store that is not open yet, of a partition that is made if new."""
+    if not folder.names():
+        make_partition(folder, identity, created_at=(clock or Clock())())
     return Store(folder, identity, options, clock=clock or Clock(), archive=archive)
 
 

@@ -18,7 +18,7 @@ from coordinator.errors import JournalBrokenError, JournalFullError
 from coordinator.journals.handle import encode_claim
 from coordinator.journals.segments.reading import Identity
 from coordinator.journals.segments.scan import scan
-from coordinator.journals.segments.store import Store, StoreOptions
+from coordinator.journals.segments.store import Store, StoreOptions, make_partition
 from coordinator.records import Resumed, encode_record
 
 IDENTITY = Identity(bytes(range(16)), 0, 1)
@@ -39,6 +39,11 @@ class Run:
     refused: int = 0
     closings: list[range] = field(default_factory=list[range])
     """The numbers of the calls that each closing made."""
+
+    def __post_init__(self) -> None:
+        """Make the partition; what follows is counted from here."""
+        make_partition(self.disk.folder("/journal/p0"), IDENTITY, created_at=0)
+        self.disk.calls = 0
 
     def store(self) -> Store:
         return Store(

@@ -83,7 +83,7 @@ def store(p0: MemoryFolder) -> Store:
 
 
 def report(root: MemoryFolder) -> PartitionReport:
-    [found] = verify(root)
+    [found, _] = verify(root)
     return found
 
 
@@ -94,25 +94,50 @@ def looked_at(folder: MemoryFolder, look: Callable[[], object]) -> list[str]:
     return folder.disk.log[before:]
 
 
-def test_a_partition_that_was_never_opened_is_empty(root: MemoryFolder) -> None:
-    found = info(root)
-    assert (found.path, found.id) == ("/journal", IDENTITY.journal_id.hex())
-    assert [partition.number for partition in found.partitions] == [0, 1]
-    assert found.partitions[0].path == "/journal/p0"
-    assert found.partitions[0].segments == ()
-    assert found.partitions[0].checkpoint is None
-    assert found.partitions[0].holder == ""
-    assert verify(root) == ()
-    assert list(dump(root)) == []
-    assert next(tail(root)) == []
-
-
 def dumped(root: MemoryFolder) -> object:
     return list(dump(root))
 
 
 def tailed(root: MemoryFolder) -> object:
     return next(tail(root))
+
+
+def test_a_partition_that_was_never_opened_has_a_header_and_no_batch(
+    root: MemoryFolder,
+) -> None:
+    found = info(root)
+    assert (found.path, found.id) == ("/journal", IDENTITY.journal_id.hex())
+    assert [partition.number for partition in found.partitions] == [0, 1]
+    assert found.partitions[0].path == "/journal/p0"
+    [segment] = found.partitions[0].segments
+    assert (segment.base, segment.size) == (0, 64)
+    assert found.partitions[0].checkpoint is None
+    assert found.partitions[0].holder == ""
+    for partition in verify(root):
+        assert [read.batches for read in partition.segments] == [0]
+        assert (partition.problems, partition.epochs) == ((), None)
+    assert list(dump(root)) == []
+    assert next(tail(root)) == []
+
+
+def test_a_partition_that_is_gone_is_damage(root: MemoryFolder) -> None:
+    root.remove_folder("p1")
+    [_, gone] = verify(root)
+    assert [problem.path for problem in gone.problems] == ["/journal/p1"]
+    for look in (info, dumped):
+        with pytest.raises(JournalDamagedError, match="partition 1 is missing"):
+            look(root)
+
+
+def test_a_partition_without_a_segment_is_damage(
+    root: MemoryFolder, p0: MemoryFolder
+) -> None:
+    p0.put_back({})
+    [empty, _] = verify(root)
+    assert [problem.path for problem in empty.problems] == ["/journal/p0"]
+    for look in (info, dumped, tailed):
+        with pytest.raises(JournalDamagedError, match="no segment is there"):
+            look(root)
 
 
 @pytest.mark.parametrize("look", [info, verify, dumped, tailed])
@@ -130,14 +155,14 @@ def test_info_is_told_by_headers_alone(root: MemoryFolder, store: Store) -> None
     assert [segment.epoch for segment in found.segments] == [0, 1, 1]
     assert found.segments[2].size == 4096
     assert found.segments[0].path == f"/journal/p0/{segment_name(0)}"
-    assert found.segments[0].created_at == 1_700_000_000_000_000
+    assert found.segments[1].created_at == 1_700_000_000_000_000
     assert found.checkpoint is not None
     assert (found.checkpoint.low, found.checkpoint.end) == (3, 10)
     assert found.checkpoint.size == 5
 
 
 def test_info_names_the_holder(root: MemoryFolder, p0: MemoryFolder) -> None:
-    p0.put_back({"LOCK": b"pid 4711"})
+    p0.put_back({**p0.copy_of(), "LOCK": b"pid 4711"})
     assert info(root).partitions[0].holder == "pid 4711"
 
 
@@ -234,14 +259,20 @@ def test_newer_files_are_reported(
     assert [("format 2" in problem.problem) for problem in problems] == [True, True]
 
 
+@pytest.mark.parametrize(
+    ("nth", "name"),
+    [(5, "checkpoint"), (4, segment_name(7)), (2, segment_name(0))],
+)
 def test_a_file_that_cannot_be_read_is_reported(
-    disk: Disk, root: MemoryFolder, store: Store
+    disk: Disk, root: MemoryFolder, store: Store, nth: int, name: str
 ) -> None:
     calls = looked_at(root, lambda: verify(root))
-    last_open = len(calls) - 1 - calls[::-1].index("open")
-    disk.fault = fail_at(disk.calls + last_open, 5)
+    # journal.json, the checkpoint, three segments, the checkpoint; then those of p1.
+    opens = [number for number, call in enumerate(calls) if call == "open"]
+    disk.fault = fail_at(disk.calls + opens[nth], 5)
     [problem] = report(root).problems
     assert "Input/output" in problem.problem
+    assert problem.path == f"/journal/p0/{name}"
 
 
 def test_a_torn_tail_is_no_damage(

@@ -3,6 +3,7 @@
 import asyncio
 import errno
 from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import pytest
@@ -24,6 +25,7 @@ from coordinator.errors import (
     JournalFullError,
     JournalLockedError,
 )
+from coordinator.journals.segments.format import segment_name
 from coordinator.journals.segments.journal import SegmentJournal, read_journal_file
 
 T = TypeVar("T")
@@ -53,6 +55,9 @@ def test_a_new_journal_describes_itself() -> None:
     assert bytes(folder.bytes_of("journal.json")) == (
         b'{"format":1,"id":"000102030405060708090a0b0c0d0e0f","partitions":3}\n'
     )
+    for partition in map(folder.folder, ("p0", "p1", "p2")):
+        assert [*partition.names()] == [segment_name(0)]
+        assert len(partition.bytes_of(segment_name(0))) == 64
 
 
 def test_the_number_of_partitions_is_one_if_nobody_says_and_fixed_then() -> None:
@@ -78,8 +83,91 @@ def test_a_power_cut_while_it_is_made_leaves_a_journal_or_nothing(
         except PowerCut:
             number += 1
         disk.cut_power(data, names)
-        assert run(opened(disk.folder(), 2)).partitions == 2
-    assert number > 5
+        journal = run(opened(disk.folder(), 2))
+        assert journal.partitions == 2
+        run(claimed(journal, 2))
+        disk.cut_power(Data.NONE, Names.NONE)
+        run(claimed(run(opened(disk.folder(), 2)), 2))
+    assert number > 15
+
+
+async def claimed(journal: SegmentJournal, partitions: int) -> None:
+    """Open every partition, and close it again."""
+    for number in range(partitions):
+        partition = await journal.open(number, owner="x", at=1)
+        await partition.aclose()
+
+
+def without_its_description(disk: Disk) -> MemoryFolder:
+    run(opened(disk.folder(), 2))
+    disk.folder().remove("journal.json")
+    return disk.folder()
+
+
+def test_what_a_making_that_was_cut_off_left_is_made_anew() -> None:
+    folder = without_its_description(Disk())
+    folder.folder("p1").put_back({})
+    other = SegmentJournal.open_folder(folder, new_id=lambda: bytes(16), partitions=2)
+    run(claimed(run(other), 2))
+
+
+@pytest.mark.parametrize("was", ["opened", "held", "larger", "a file"])
+def test_a_partition_of_a_journal_that_lost_its_description_is_no_leftover(
+    was: str,
+) -> None:
+    folder = without_its_description(Disk())
+    p1 = folder.folder("p1")
+    match was:
+        case "opened":
+            folder = Disk().folder()
+            run(claimed(run(opened(folder, 2)), 2))
+            folder.remove("journal.json")
+        case "held":
+            p1.put_back({**p1.copy_of(), "LOCK": b""})
+        case "larger":
+            p1.bytes_of(segment_name(0)).extend(b"\0")
+        case _:
+            folder.remove_folder("p1")
+            folder.create("p1")
+    before = folder.copy_of()
+    with pytest.raises(JournalFormatError, match=r"no journal.json, but p[01]"):
+        run(opened(folder, 2))
+    assert folder.copy_of() == before
+
+
+def test_a_journal_that_somebody_made_and_opened_meanwhile_is_no_stranger() -> None:
+    disk = Disk()
+    made: list[SegmentJournal] = []
+
+    def meanwhile(_: int, name: str) -> None:
+        if name == "names" and not made:
+            disk.fault = lambda _call, _name: None
+            made.append(run_in_thread(opened(disk.folder(), 2)))
+            run_in_thread(claimed(made[0], 2))
+
+    disk.fault = meanwhile
+    assert run(opened(disk.folder(), 2)).id == made[0].id
+
+
+def run_in_thread(main: Coroutine[Any, Any, T]) -> T:
+    with ThreadPoolExecutor(1) as executor:
+        return executor.submit(asyncio.run, main).result()
+
+
+@pytest.mark.parametrize("gone", ["folder", "segment"])
+def test_a_partition_that_is_gone_or_empty_is_damage_and_not_new(gone: str) -> None:
+    async def main() -> None:
+        disk = Disk()
+        journal = await opened(disk.folder(), 2)
+        if gone == "folder":
+            disk.folder().remove_folder("p1")
+        else:
+            disk.folder().folder("p1").put_back({})
+        await claimed(journal, 1)
+        with pytest.raises(JournalDamagedError, match="/journal/p1 is damaged"):
+            await journal.open(1, owner="x", at=1)
+
+    run(main())
 
 
 def test_the_id_is_durable_once_it_was_told() -> None:
@@ -149,7 +237,7 @@ def test_a_folder_of_other_things_is_refused_and_left_alone() -> None:
     assert read_journal_file(folder) is None
 
 
-@pytest.mark.parametrize("number", range(8))
+@pytest.mark.parametrize("number", range(14))
 def test_a_disk_that_fails_while_it_is_made_is_told(number: int) -> None:
     disk = Disk()
     disk.fault = fail_at(number, errno.EIO)

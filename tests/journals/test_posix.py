@@ -35,7 +35,7 @@ def test_a_folder_is_made_for_us_alone(tmp_path: Path) -> None:
     folder = PosixFolder.make(str(tmp_path / "a" / "b"))
     assert (tmp_path / "a" / "b").stat().st_mode & 0o777 == 0o700
     assert PosixFolder.make(folder.path).names() == []
-    folder.folder("p0").create("x").close()
+    folder.make_folder("p0").create("x").close()
     assert (tmp_path / "a" / "b" / "p0").stat().st_mode & 0o777 == 0o700
     assert (tmp_path / "a" / "b" / "p0" / "x").stat().st_mode & 0o777 == 0o600
     assert folder.folder("p0").names() == ["x"]
@@ -50,11 +50,13 @@ def test_the_name_of_a_new_folder_is_made_durable(
         synced.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
 
     monkeypatch.setattr(os, "fsync", noted)
-    folder.folder("p0")
-    folder.folder("p0")
+    folder.make_folder("p0")
     assert synced == [folder.path]
+    # Also if it is there: who made it may have been killed before that.
+    folder.make_folder("p0")
+    assert synced == [folder.path] * 2
     PosixFolder.make(f"{folder.path}/p1")
-    assert synced == [folder.path, folder.path]
+    assert synced == [folder.path] * 3
 
 
 def test_a_folder_may_be_named_from_where_we_are(
@@ -96,7 +98,7 @@ def test_names_are_changed_and_listed_in_order(folder: PosixFolder) -> None:
     folder.rename("c", "a")
     folder.remove("b")
     folder.remove("b")
-    other = folder.folder("other")
+    other = folder.make_folder("other")
     folder.move("a", other)
     folder.sync()
     assert folder.names() == ["other"]

@@ -424,7 +424,15 @@ def test_a_checkpoint_without_any_segment_is_damage(folder: MemoryFolder) -> Non
     store.save_checkpoint(0, b"")
     store.close()
     folder.put_back({"checkpoint": folder.copy_of()["checkpoint"]})
-    with pytest.raises(JournalDamagedError, match="durable when the checkpoint"):
+    with pytest.raises(JournalDamagedError, match="no segment is there"):
+        stored(folder)
+
+
+def test_a_partition_without_anything_is_damage_and_not_a_new_one(
+    folder: MemoryFolder,
+) -> None:
+    folder.put_back({"LOCK": b""})
+    with pytest.raises(JournalDamagedError, match="no segment is there"):
         stored(folder)
 
 

@@ -533,7 +533,14 @@ class SimulatedFolder(_Operations):
         self._do(f"sync {self.path}", self._sync)
 
     def folder(self, name: str) -> "SimulatedFolder":
-        return self._do(f"folder {self.path}/{name}", lambda: self._folder(name))
+        self._life.check()
+        directory = self._directory.folders.get(name)
+        if directory is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
+        return SimulatedFolder(self._disk, directory, self._life, self._observer)
+
+    def make_folder(self, name: str) -> "SimulatedFolder":
+        return self._do(f"folder {self.path}/{name}", lambda: self._make_folder(name))
 
     def lock(self, name: str, owner: str) -> SimulatedLock:
         return self._do(f"lock {self.path}/{name}", lambda: self._lock(name, owner))
@@ -585,7 +592,7 @@ class SimulatedFolder(_Operations):
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         self._directory.flush()
 
-    def _folder(self, name: str) -> "SimulatedFolder":
+    def _make_folder(self, name: str) -> "SimulatedFolder":
         directory = self._directory.folders.get(name)
         if directory is None:
             directory = _Directory(f"{self.path}/{name}")

@@ -122,7 +122,9 @@ def test_rename_takes_the_place_of_another(folder: Folder) -> None:
 
 
 def test_folders_nest_and_files_move(folder: Folder) -> None:
-    inner = folder.folder("inner")
+    with pytest.raises(FileNotFoundError):
+        folder.folder("inner")
+    inner = folder.make_folder("inner")
     assert list(inner.names()) == []
     assert list(folder.names()) == ["inner"]
     assert inner.path == f"{folder.path}/inner"
@@ -390,7 +392,7 @@ def test_a_move_is_never_seen_in_neither_folder_once_the_target_is_synced() -> N
     for seed in range(300):
         disk = Disk(random.Random(seed), DiskFaults())
         folder: SimulatedFolder = disk.folder(Life(0))
-        inner = folder.folder("inner")
+        inner = folder.make_folder("inner")
         folder.create("a").sync()
         folder.sync()
         folder.move("a", inner)

@@ -17,6 +17,7 @@ from coordinator.errors import JournalFormatError
 from coordinator.journals.segments.files import Folder
 from coordinator.journals.segments.journal import read_journal_file
 from coordinator.journals.segments.reading import Identity
+from coordinator.journals.segments.recovery import partition_folder
 from coordinator.journals.segments.repair import checkpoint_problem, forget_checkpoint
 from coordinator.model import Position
 from coordinator.state import PartitionState
@@ -59,7 +60,7 @@ def _damaged(folder: Folder, partition: int | None) -> list[tuple[Identity, str]
         )
     numbers = range(identity.partitions) if partition is None else (partition,)
     problems = (
-        (one, checkpoint_problem(folder.folder(f"p{one.partition}"), one))
+        (one, checkpoint_problem(partition_folder(folder, one.partition), one))
         for one in (msgspec.structs.replace(identity, partition=n) for n in numbers)
     )
     return [(one, problem) for one, problem in problems if problem]
@@ -73,7 +74,7 @@ def _forget(folder: Folder, identity: Identity) -> None:
         return data
 
     done = forget_checkpoint(
-        folder.folder(f"p{number}"),
+        partition_folder(folder, number),
         identity,
         empty=empty,
         holder=f"pid {os.getpid()} on {socket.gethostname()} "

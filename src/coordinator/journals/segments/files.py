@@ -91,7 +91,11 @@ class Folder(Protocol):
         ...
 
     def folder(self, name: str) -> "Folder":
-        """Return the folder *name* in this one, made (and its name synced) if new."""
+        """Return the folder *name* in this one, which exists."""
+        ...
+
+    def make_folder(self, name: str) -> "Folder":
+        """As `folder`, made if it is missing; its name is durable then."""
         ...
 
     def lock(self, name: str, owner: str) -> FileLock:

@@ -73,8 +73,6 @@ class Follower:
         """
         while True:
             bases = segment_bases(self._folder)
-            if not bases:
-                return
             if self._base not in bases:
                 self._enter(bases)
             try:

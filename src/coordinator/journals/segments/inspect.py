@@ -34,6 +34,7 @@ from coordinator.journals.segments.reading import (
 from coordinator.journals.segments.recovery import (
     CHECKPOINT,
     check_start,
+    partition_folder,
     read_checkpoint,
     segment_bases,
 )
@@ -99,7 +100,7 @@ class JournalInfo(msgspec.Struct, frozen=True, kw_only=True):
     path: str
     id: str
     partitions: tuple[PartitionInfo, ...]
-    """All of them; one that was never opened has no segments."""
+    """All of them."""
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
@@ -177,9 +178,7 @@ def verify(folder: Folder) -> tuple[PartitionReport, ...]:
     """
     identity = _identity(folder)
     return tuple(
-        _Verification(partition, _of(identity, number)).run()
-        for number in range(identity.partitions)
-        if (partition := _partition(folder, number)) is not None
+        _verify(folder, _of(identity, number)) for number in range(identity.partitions)
     )
 
 
@@ -214,9 +213,7 @@ def dump(
         since = max(since, accepted)
     numbers = range(identity.partitions) if partition is None else (partition,)
     for number in numbers:
-        opened = _partition(folder, number)
-        if opened is None:
-            continue
+        opened = partition_folder(folder, number)
         follower = Follower(opened, _of(identity, number), since)
         for batch in follower.poll(to_the_end=True):
             for position, record in batch.records():
@@ -246,17 +243,15 @@ def tail(
         JournalDamagedError: Stored bytes are not what was written.
     """
     identity = _of(_identity(folder), partition)
-    follower: Follower | None = None
-    skip = since is None
+    opened = partition_folder(folder, partition)
+    if since is None:
+        follower = Follower(opened, identity, segment_bases(opened)[-1])
+        list(follower.poll())
+        yield []
+    else:
+        follower = Follower(opened, identity, since)
     while True:
-        if follower is None:
-            opened = _partition(folder, partition)
-            if opened is not None:
-                first = max(segment_bases(opened), default=0) if skip else since
-                follower = Follower(opened, identity, first or 0)
-        batches = [] if follower is None else list(follower.poll())
-        yield [] if skip else batches
-        skip = False
+        yield list(follower.poll())
 
 
 def _identity(folder: Folder) -> Identity:
@@ -270,13 +265,6 @@ def _of(identity: Identity, partition: int) -> Identity:
     return Identity(identity.journal_id, partition, identity.partitions)
 
 
-def _partition(folder: Folder, number: int) -> Folder | None:
-    """Return the folder of a partition; None if it was never opened."""
-    name = f"p{number}"
-    # Looked up first: `folder` would make it.
-    return folder.folder(name) if name in folder.names() else None
-
-
 def _is_about(record: Record, position: int, accepted: int | None) -> bool:
     if accepted is None:
         return True
@@ -286,15 +274,7 @@ def _is_about(record: Record, position: int, accepted: int | None) -> bool:
 
 
 def _partition_info(folder: Folder, identity: Identity, number: int) -> PartitionInfo:
-    partition = _partition(folder, number)
-    if partition is None:
-        return PartitionInfo(
-            number=number,
-            path=path_in(folder, f"p{number}"),
-            segments=(),
-            checkpoint=None,
-            holder="",
-        )
+    partition = partition_folder(folder, number)
     identity = _of(identity, number)
     stored = read_checkpoint(partition, identity)
     return PartitionInfo(
@@ -340,6 +320,24 @@ def _segment_infos(partition: Folder, identity: Identity) -> Iterator[SegmentInf
             file.close()
 
 
+def _verify(folder: Folder, identity: Identity) -> PartitionReport:
+    try:
+        partition = partition_folder(folder, identity.partition)
+    except JournalDamagedError as error:
+        return PartitionReport(
+            number=identity.partition,
+            segments=(),
+            epochs=None,
+            problems=(_problem(error),),
+            torn=None,
+        )
+    return _Verification(partition, identity).run()
+
+
+def _problem(error: JournalDamagedError) -> Problem:
+    return Problem(path=error.path, offset=error.offset, problem=error.problem)
+
+
 class _Verification:
     """One partition, being read from its oldest segment to the end."""
 
@@ -356,7 +354,8 @@ class _Verification:
     def run(self) -> PartitionReport:
         """Read the segments that are there now."""
         checkpoint, known = self._checkpoint()
-        bases = segment_bases(self._folder)
+        bases: list[int] = []
+        self._expect(lambda: bases.extend(segment_bases(self._folder)))
         oldest: int | None = None
         for base in bases:
             try:
@@ -390,7 +389,7 @@ class _Verification:
                 self._expect(lambda: check_follows(path, header, before))
             self._read_batches(SegmentReader(file, path, header), path, closed=closed)
         except JournalDamagedError as error:
-            self._note(error.path, error.offset, error.problem)
+            self._problems.append(_problem(error))
         except JournalFormatError as error:
             self._note(path, 0, str(error))
         finally:
@@ -428,7 +427,7 @@ class _Verification:
         try:
             stored = read_checkpoint(self._folder, self._identity)
         except JournalDamagedError as error:
-            self._note(error.path, error.offset, error.problem)
+            self._problems.append(_problem(error))
         except (JournalFormatError, OSError) as error:
             self._note(path_in(self._folder, CHECKPOINT), 0, str(error))
         else:
@@ -461,7 +460,7 @@ class _Verification:
         try:
             check()
         except JournalDamagedError as error:
-            self._note(error.path, error.offset, error.problem)
+            self._problems.append(_problem(error))
 
     def _note(self, path: str, offset: int, problem: str) -> None:
         self._problems.append(Problem(path=path, offset=offset, problem=problem))

@@ -11,6 +11,7 @@ orders/archive/p0/                  where segments go if an archive is asked for
 
 import asyncio
 import os
+import re
 import socket
 import time
 from collections.abc import Callable
@@ -24,11 +25,16 @@ from coordinator.errors import (
     JournalFormatError,
 )
 from coordinator.journals.segments.files import Folder
-from coordinator.journals.segments.format import JOURNAL_ID_SIZE
+from coordinator.journals.segments.format import (
+    JOURNAL_ID_SIZE,
+    SEGMENT_HEADER_SIZE,
+    segment_name,
+)
 from coordinator.journals.segments.partition import SegmentPartition
 from coordinator.journals.segments.reading import Identity, path_in
+from coordinator.journals.segments.recovery import partition_folder
 from coordinator.journals.segments.space import not_made
-from coordinator.journals.segments.store import Store, StoreOptions
+from coordinator.journals.segments.store import Store, StoreOptions, make_partition
 
 __all__ = ["SegmentJournal", "read_journal_file"]
 
@@ -36,6 +42,7 @@ _JOURNAL_FILE = "journal.json"
 _JOURNAL_COPY = "journal.json.tmp"
 _LOCK = "LOCK"
 _ARCHIVE = "archive"
+_PARTITION = re.compile(r"p[0-9]+")
 _FORMAT = 1
 _DEFAULT = StoreOptions()
 
@@ -120,7 +127,7 @@ class SegmentJournal:
         process = process or _process()
         try:
             identity = await loop.run_in_executor(
-                executor, _read_or_create, folder, partitions, new_id, process
+                executor, _read_or_create, folder, partitions, new_id, clock, process
             )
         finally:
             executor.shutdown(wait=False)
@@ -162,10 +169,9 @@ class SegmentJournal:
         return opened
 
     def _make_store(self, partition: int) -> Store:
-        name = f"p{partition}"
         try:
-            folder = self._folder.folder(name)
-            archive = self._archive and self._archive.folder(name)
+            folder = partition_folder(self._folder, partition)
+            archive = self._archive and self._archive.make_folder(f"p{partition}")
         except OSError as error:
             raise not_made(self._folder.path, error) from error
         return Store(
@@ -218,12 +224,13 @@ def _read_or_create(
     folder: Folder,
     partitions: int | None,
     new_id: Callable[[], bytes],
+    clock: Callable[[], int],
     process: str,
 ) -> Identity:
     try:
         identity = read_journal_file(folder)
         if identity is None:
-            identity = _create(folder, partitions or 1, new_id, process)
+            identity = _create(folder, partitions or 1, new_id, clock, process)
     except OSError as error:
         raise not_made(folder.path, error) from error
     if partitions is not None and partitions != identity.partitions:
@@ -235,19 +242,28 @@ def _read_or_create(
 
 
 def _create(
-    folder: Folder, partitions: int, new_id: Callable[[], bytes], process: str
+    folder: Folder,
+    partitions: int,
+    new_id: Callable[[], bytes],
+    clock: Callable[[], int],
+    process: str,
 ) -> Identity:
-    """Describe a new journal in *folder*, once and for ever.
+    """Make a journal of *folder*, once and for ever.
 
-    The file appears whole or not at all, and under the lock: of two processes that
-    start at once, one makes it and the other one must not put its own id in its place.
+    The partitions come first, and ``journal.json`` last: with it the journal is made,
+    and whatever is missing from then on is damage. It appears whole or not at all, and
+    under the lock: of two processes that start at once, one makes it and the other one
+    must not put its own id in its place.
     """
-    ours = {_LOCK, _JOURNAL_COPY, _JOURNAL_FILE, _ARCHIVE}
-    strangers = set(folder.names()) - ours
+    strangers = [name for name in folder.names() if not _is_ours(folder, name)]
     if strangers:
+        # Or it was made, and opened, since we looked.
+        identity = read_journal_file(folder)
+        if identity is not None:
+            return identity
         raise JournalFormatError(
             f"{folder.path} is not a journal: it has no {_JOURNAL_FILE}, but "
-            f"{min(strangers)}; use an empty folder"
+            f"{strangers[0]}; use an empty folder"
         )
     lock = folder.lock(_LOCK, process)
     try:
@@ -255,6 +271,12 @@ def _create(
         if identity is not None:
             return identity
         identity = Identity(new_id(), 0, partitions)
+        for number in range(partitions):
+            make_partition(
+                folder.make_folder(f"p{number}"),
+                msgspec.structs.replace(identity, partition=number),
+                created_at=clock(),
+            )
         described = _JournalFile(_FORMAT, identity.journal_id.hex(), partitions)
         file = folder.create(_JOURNAL_COPY)
         try:
@@ -267,3 +289,29 @@ def _create(
     finally:
         lock.release()
     return identity
+
+
+def _is_ours(folder: Folder, name: str) -> bool:
+    """Tell whether *name* is what a making that was cut off leaves: nothing of value.
+
+    A partition of it holds a header and no record; one with more has lost its
+    ``journal.json``, and must not be made anew.
+    """
+    if name in {_LOCK, _JOURNAL_COPY, _JOURNAL_FILE, _ARCHIVE}:
+        return True
+    if _PARTITION.fullmatch(name) is None:
+        return False
+    try:
+        partition = folder.folder(name)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    if not set(partition.names()) <= {segment_name(0)}:
+        return False
+    try:
+        file = partition.open(segment_name(0))
+    except FileNotFoundError:
+        return True
+    try:
+        return file.size() <= SEGMENT_HEADER_SIZE
+    finally:
+        file.close()

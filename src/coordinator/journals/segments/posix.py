@@ -179,12 +179,15 @@ class PosixFolder:
     def folder(self, name: str) -> "PosixFolder":
         """See the port."""
         path = os.path.join(self._path, name)  # noqa: PTH118
-        try:
-            return PosixFolder(path, within=self._descriptor)
-        except FileNotFoundError:
-            os.mkdir(name, 0o700, dir_fd=self._descriptor)
-        self.sync()
         return PosixFolder(path, within=self._descriptor)
+
+    def make_folder(self, name: str) -> "PosixFolder":
+        """See the port."""
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(name, 0o700, dir_fd=self._descriptor)
+        # Also if it exists: who made it may have been killed before this.
+        self.sync()
+        return self.folder(name)
 
     def lock(self, name: str, owner: str) -> PosixLock:
         """See the port."""

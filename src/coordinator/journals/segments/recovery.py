@@ -38,6 +38,7 @@ __all__ = [
     "CHECKPOINT",
     "Recovered",
     "check_start",
+    "partition_folder",
     "read_checkpoint",
     "read_segments",
     "recover",
@@ -51,8 +52,8 @@ CHECKPOINT = "checkpoint"
 class Recovered:
     """What a partition's folder holds."""
 
-    segments: list[SegmentHeader] = field(default_factory=list[SegmentHeader])
-    """Oldest first; the last one is active. Empty if the partition is new."""
+    segments: list[SegmentHeader]
+    """Oldest first; the last one is active."""
     chain: Chain = field(default_factory=Chain)
     """Where the valid batches end."""
     active_size: int = 0
@@ -62,10 +63,33 @@ class Recovered:
     checkpoint: CheckpointHeader | None = None
 
 
+def partition_folder(folder: Folder, number: int) -> Folder:
+    """Open the folder of a partition in that of the journal.
+
+    Raises:
+        JournalDamagedError: It is missing. It was made before the journal was.
+    """
+    name = f"p{number}"
+    try:
+        return folder.folder(name)
+    except FileNotFoundError as error:
+        path = path_in(folder, name)
+        problem = f"the folder of partition {number} is missing"
+        raise JournalDamagedError(path, 0, problem) from error
+
+
 def segment_bases(folder: Folder) -> list[int]:
-    """Return the base positions of the segments in *folder*, oldest first."""
+    """Return the base positions of the segments in *folder*, oldest first.
+
+    Raises:
+        JournalDamagedError: There is none. One was made with the partition, and the
+            last one is never removed.
+    """
     bases = (parse_segment_name(name) for name in folder.names())
-    return sorted(base for base in bases if base is not None)
+    found = sorted(base for base in bases if base is not None)
+    if not found:
+        raise JournalDamagedError(folder.path, 0, "no segment is there")
+    return found
 
 
 def read_checkpoint(
@@ -154,17 +178,14 @@ def recover(folder: Folder, identity: Identity) -> Recovered:
     stored = read_checkpoint(folder, identity)
     checkpoint = None if stored is None else stored[0]
     segments = _read_headers(folder, identity)
-    if segments:
-        base = segments[0].base
-        path = path_in(folder, segment_name(base))
-        check_start(path, base, identity, checkpoint)
+    base = segments[0].base
+    path = path_in(folder, segment_name(base))
+    check_start(path, base, identity, checkpoint)
     found = _read_from(folder, segments, 0 if checkpoint is None else checkpoint.low)
     found.checkpoint = checkpoint
     if checkpoint is not None and found.chain.end < checkpoint.end:
         raise JournalDamagedError(
-            path_in(folder, segment_name(segments[-1].base))
-            if segments
-            else folder.path,
+            path_in(folder, segment_name(segments[-1].base)),
             found.active_size,
             f"the records end at position {found.chain.end}, but those before "
             f"{checkpoint.end} were durable when the checkpoint was saved",

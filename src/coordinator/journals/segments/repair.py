@@ -52,9 +52,9 @@ def checkpoint_problem(folder: Folder, identity: Identity) -> str:
     try:
         stored = read_checkpoint(folder, identity)
         if stored is None:
-            for base in segment_bases(folder)[:1]:
-                path = path_in(folder, segment_name(base))
-                check_start(path, base, identity, None)
+            base = segment_bases(folder)[0]
+            path = path_in(folder, segment_name(base))
+            check_start(path, base, identity, None)
     except JournalDamagedError as error:
         return f"{error.path}: {error.problem}"
     return ""
@@ -87,9 +87,6 @@ def forget_checkpoint(
         if not checkpoint_problem(folder, identity):
             return None
         found = read_segments(folder, identity)
-        # Without a segment nothing says what was; that is no matter of a checkpoint.
-        if not found.segments:
-            raise JournalDamagedError(folder.path, 0, "it holds no segment")
         low = found.segments[0].base
         kept = _keep(folder)
         content = encode_checkpoint(

@@ -37,7 +37,7 @@ from coordinator.journals.segments.recovery import (
 )
 from coordinator.journals.segments.space import NEXT, NO_SPACE, allocate, not_made
 
-__all__ = ["Store", "StoreOptions"]
+__all__ = ["Store", "StoreOptions", "make_partition"]
 
 _COPY = "copy.tmp"
 _CHECKPOINT_COPY = "checkpoint.tmp"
@@ -61,6 +61,37 @@ class StoreOptions(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError(f"a segment has 4096 bytes or more, not {self}")
         if self.retention_s < 0:
             raise ValueError(f"retention can't be negative: {self}")
+
+
+def make_partition(folder: Folder, identity: Identity, *, created_at: int) -> None:
+    """Make the first segment of a new partition, in its folder; durable on return.
+
+    Only its header: space is taken when it is opened.
+
+    Args:
+        folder: Of the partition.
+        identity: Of the partition.
+        created_at: Now, in microseconds since 1970.
+
+    Raises:
+        OSError: The file system failed.
+    """
+    header = SegmentHeader(
+        journal_id=identity.journal_id,
+        partition=identity.partition,
+        partitions=identity.partitions,
+        base=0,
+        created_at=created_at,
+        epoch=0,
+        previous_crc=0,
+    )
+    file = folder.create(segment_name(0))
+    try:
+        file.write(0, encode_segment_header(header))
+        file.sync()
+    finally:
+        file.close()
+    folder.sync()
 
 
 class Store:
@@ -138,14 +169,11 @@ class Store:
             self.chain = found.chain
             if found.checkpoint is not None:
                 self._low = found.checkpoint.low
-            if found.segments:
-                self._renew(found)
-                self.cut = self._describe_cut(found)
-            else:
-                self._make_first()
+            self._renew(found)
+            self.cut = self._describe_cut(found)
         except OSError as error:
             broken = self.broke("open", error)
-            if error.errno in NO_SPACE and not self.segments:
+            if error.errno in NO_SPACE and not self.chain.end:
                 raise not_made(self.folder.path, error) from error
             raise broken from error
 
@@ -384,13 +412,6 @@ class Store:
         self.folder.rename(temporary, segment_name(header.base))
         self.folder.sync()
         self.segments.append(header)
-
-    def _make_first(self) -> None:
-        """Make the first segment of a new partition."""
-        self._limit = self._options.segment_size
-        self._active = allocate(self.folder, _COPY, self._limit)
-        self._name_segment(self._active, _COPY, self._header())
-        self._offset = SEGMENT_HEADER_SIZE
 
     def _renew(self, found: Recovered) -> None:
         """Make what was read of the active segment durable, and cut its torn tail.
