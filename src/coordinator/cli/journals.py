@@ -4,6 +4,7 @@ Nothing is locked, changed or created; see `coordinator.journals.segments.inspec
 """
 
 import re
+import sys
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -214,7 +215,7 @@ def tail(
         since = segments[0].base if segments else 0
         polls = _polls(folder, partition, since)
         for entry in deque(next(polls), maxlen=count):
-            _emit(entry, as_json=as_json)
+            _emit(entry, as_json=as_json, flush=follow)
         while follow:
             entries = list(next(polls))
             for entry in entries:
@@ -276,6 +277,8 @@ def _emit(entry: inspect.Entry, *, as_json: bool, flush: bool = False) -> None:
             ]
         ]
     )
+    if flush:
+        sys.stdout.flush()
 
 
 def _compact(value: Any) -> str:
