@@ -213,7 +213,7 @@ def test_requests_that_are_none_change_nothing(tmp_path: Path) -> None:
                 await shop.post("/reserve", {})
         with (
             in_step(context("")),
-            pytest.raises(Refused, match="an Idempotency-Key is needed"),
+            pytest.raises(MisconfiguredError, match="an Idempotency-Key is needed"),
         ):
             await shop.post("/charge", {"order_id": "o-1"})
 
