@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from coordinator.cli.exits import CliError
+from coordinator.cli.printing import complain, flush
 
 __all__ = ["app", "run"]
 
@@ -44,14 +45,18 @@ def run(arguments: list[str]) -> None:
         words.append(arguments[0])
         arguments = arguments[1:]
     try:
-        command.main(args=arguments, prog_name=" ".join(words))
+        try:
+            command.main(args=arguments, prog_name=" ".join(words))
+        finally:
+            flush()
     except CliError as error:
         _report(error)
         sys.exit(error.code)
 
 
 def _report(error: CliError) -> None:
-    print(f"error: {error}", file=sys.stderr)
+    if message := str(error):
+        complain(f"error: {message}")
 
 
 app = typer.Typer(

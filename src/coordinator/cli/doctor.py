@@ -26,7 +26,6 @@ from coordinator.cli.offline import opened
 from coordinator.cli.output import (
     STATUS_STYLES,
     Line,
-    emit_json,
     emit_lines,
     progress,
     show_count,
@@ -34,6 +33,7 @@ from coordinator.cli.output import (
     show_size,
     wrapped,
 )
+from coordinator.cli.printing import emit_json
 from coordinator.cli.remote import NoServerError, ask, folder_of
 from coordinator.journals.segments import inspect
 from coordinator.journals.segments.files import Folder

@@ -26,7 +26,7 @@ class ExitCode(enum.IntEnum):
     OK = 0
     FAILED = 1
     """It was done, and the answer is no: compensated, cancelled, stuck; a journal that
-    failed under a server; a problem that `doctor` found."""
+    failed under a server; a problem that `doctor` found. Or it can't be printed."""
     USAGE = 2
     """The command line, the target module or the command's JSON is wrong."""
     NOT_FOUND = 3
@@ -38,10 +38,12 @@ class ExitCode(enum.IntEnum):
     an address is in use, or the server takes nothing now. Later it may go well."""
     DAMAGED = 6
     """Stored bytes are not what was written."""
+    CUT_OFF = 141
+    """Whoever read stdout went away (``| head``): 128 + SIGPIPE, as elsewhere."""
 
 
 class CliError(Exception):
-    """Ends the command: the message goes to stderr, the code to the caller."""
+    """Ends the command: the message, if any, goes to stderr, the code to the caller."""
 
     def __init__(self, message: str, code: ExitCode) -> None:
         super().__init__(message)

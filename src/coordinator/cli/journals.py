@@ -4,7 +4,6 @@ Nothing is locked, changed or created; see `coordinator.journals.segments.inspec
 """
 
 import re
-import sys
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -17,13 +16,13 @@ from coordinator.cli.locks import lock_holder
 from coordinator.cli.offline import opened
 from coordinator.cli.output import (
     Line,
-    emit_json,
     emit_lines,
     emit_table,
     show_size,
     show_time,
 )
 from coordinator.cli.plain import plain_record
+from coordinator.cli.printing import emit_json, flush
 from coordinator.cli.remote import folder_of
 from coordinator.journals.segments import inspect
 from coordinator.journals.segments.files import Folder
@@ -215,11 +214,11 @@ def tail(
         since = segments[0].base if segments else 0
         polls = _polls(folder, partition, since)
         for entry in deque(next(polls), maxlen=count):
-            _emit(entry, as_json=as_json, flush=follow)
+            _emit(entry, as_json=as_json, at_once=follow)
         while follow:
             entries = list(next(polls))
             for entry in entries:
-                _emit(entry, as_json=as_json, flush=True)
+                _emit(entry, as_json=as_json, at_once=True)
             if not entries:
                 time.sleep(POLL_S)
     return ExitCode.OK
@@ -245,7 +244,7 @@ def _require_partition(folder: Folder, partition: int | None) -> None:
         )
 
 
-def _emit(entry: inspect.Entry, *, as_json: bool, flush: bool = False) -> None:
+def _emit(entry: inspect.Entry, *, as_json: bool, at_once: bool = False) -> None:
     record = plain_record(entry.record)
     if as_json:
         line = Dumped(
@@ -254,7 +253,7 @@ def _emit(entry: inspect.Entry, *, as_json: bool, flush: bool = False) -> None:
             epoch=entry.epoch,
             record=record,
         )
-        print(msgspec.json.encode(line).decode(), flush=flush)
+        emit_json(line, at_once=at_once)
         return
     kind: str = record.pop("record")
     at: int = record.pop("at")
@@ -273,12 +272,12 @@ def _emit(entry: inspect.Entry, *, as_json: bool, flush: bool = False) -> None:
                 (f"{entry.partition}-{entry.position:<8} ", "bold"),
                 (f"{show_time(at)} ", "dim"),
                 (f"{kind:<9} ", STYLES.get(kind, "")),
-                (" ".join(said).replace("\n", "\\n"), ""),
+                (" ".join(said), ""),
             ]
         ]
     )
-    if flush:
-        sys.stdout.flush()
+    if at_once:
+        flush()
 
 
 def _compact(value: Any) -> str:

@@ -12,14 +12,14 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
-import msgspec
+from coordinator.cli.printing import encodable, visible, writing
 
 __all__ = [
     "STATUS_STYLES",
     "Line",
-    "emit_json",
     "emit_lines",
     "emit_table",
+    "emit_text",
     "fill",
     "progress",
     "show_clock",
@@ -55,44 +55,36 @@ STATUS_STYLES = {
     "problem": "bold red",
 }
 
-_ASCII = str.maketrans(
-    {
-        "✓": "+",
-        "✗": "x",
-        "│": "|",
-        "─": "-",
-        "┤": "|",
-        "└": "`",
-        "┘": "'",
-        "▲": "^",
-        "▼": "v",
-        "◀": "<",
-        "●": "*",
-        "■": "#",
-        "·": "-",
-        "…": "~",
-        "↶": "<",
-    }
-)
-
-
-def emit_json(value: object) -> None:
-    """Print *value* as one line of JSON."""
-    print(msgspec.json.encode(value).decode())
-
 
 def emit_lines(lines: Sequence[Line]) -> None:
-    """Print *lines*, in colour if stdout is a terminal that wants it."""
+    """Print *lines*, in colour if stdout is a terminal that wants it.
+
+    Raises:
+        CliError: It can't be written, or nobody reads it.
+    """
     if not _wants_colour():
-        for line in lines:
-            print(_encodable("".join(text for text, _ in line).rstrip()))
+        with writing():
+            for line in lines:
+                text = "".join(text for text, _ in line).rstrip()
+                print(encodable(visible(text)))
         return
     from rich.console import Console
     from rich.text import Text
 
     console = Console(highlight=False, soft_wrap=True)
-    for line in lines:
-        console.print(Text.assemble(*((_encodable(t), s) for t, s in line)))
+    with writing():
+        for line in lines:
+            pieces = ((encodable(visible(text)), style) for text, style in line)
+            console.print(Text.assemble(*pieces))
+
+
+def emit_text(text: str) -> None:
+    """Print *text*, which may have several lines.
+
+    Raises:
+        CliError: It can't be written, or nobody reads it.
+    """
+    emit_lines([[(line, "")] for line in text.splitlines()])
 
 
 def emit_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -101,7 +93,7 @@ def emit_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     In a terminal the last column is cut to fit, or cut and put below its row where
     little of it would be left beside the others.
     """
-    cells = [headers, *rows]
+    cells = [[visible(cell) for cell in row] for row in (headers, *rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(headers))]
     last = widths.pop()
     room = width() - sum(size + 2 for size in widths)
@@ -217,14 +209,3 @@ def _datetime(at: int) -> datetime:
 
 def _wants_colour() -> bool:
     return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-
-
-def _encodable(text: str) -> str:
-    """Return *text* in signs that stdout can print."""
-    encoding = sys.stdout.encoding or "ascii"
-    try:
-        text.encode(encoding)
-    except UnicodeEncodeError:
-        plain = text.translate(_ASCII)
-        return plain.encode(encoding, "backslashreplace").decode(encoding)
-    return text

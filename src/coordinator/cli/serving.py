@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 import threading
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -13,6 +14,8 @@ import msgspec
 from cmdstream import CmdStreamError
 from coordinator.app import Coordinator
 from coordinator.cli.exits import CliError, ExitCode, exit_code_of
+from coordinator.cli.output import emit_text
+from coordinator.cli.printing import emit_json, flush
 from coordinator.cli.signals import end_on_signals
 from coordinator.cli.target import load_target
 from coordinator.errors import JournalError
@@ -112,10 +115,11 @@ def _announce(
         ready = Ready(
             pid=os.getpid(), listen=tuple(addresses), journal=str(coordinator.journal)
         )
-        print(msgspec.json.encode(ready).decode(), flush=True)
+        emit_json(ready, at_once=True)
     else:
         for address in addresses:
-            print(f"listening on {address}", flush=True)
+            emit_text(f"listening on {address}")
+        flush()
 
 
 def _url(host: str, port: int) -> str:
@@ -133,6 +137,7 @@ def leave(code: int) -> None:
     others = [t for t in threading.enumerate() if t is not threading.main_thread()]
     if any(not thread.daemon for thread in others):
         logging.shutdown()
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError):  # nobody reads it any more
+                stream.flush()
         os._exit(code)

@@ -18,13 +18,14 @@ from coordinator.cli.exits import CliError, ExitCode
 from coordinator.cli.lanes import draw
 from coordinator.cli.offline import opened, timeline_of, unfinished
 from coordinator.cli.output import (
-    emit_json,
     emit_lines,
     emit_table,
+    emit_text,
     progress,
     show_duration,
     width,
 )
+from coordinator.cli.printing import complain, emit_json
 from coordinator.cli.remote import NoServerError, ask, folder_of, operator_name, start
 from coordinator.model import parse_workflow_id
 from coordinator.runs import WorkflowInfo
@@ -135,7 +136,7 @@ def _start(
         if as_json:
             emit_json(Started(id=accepted.id, status="accepted"))
         else:
-            print(
+            emit_text(
                 accepted.id if isinstance(command, Submit) else f"{accepted.id} {done}"
             )
         return ExitCode.OK
@@ -154,9 +155,9 @@ def _emit_end(ended: Ended, *, as_json: bool) -> None:
         )
     else:
         said = ended.result if ended.status == "completed" else ended.reason.strip()
-        print(f"{ended.id} {ended.status}: {said}")
+        emit_text(f"{ended.id} {ended.status}: {said}")
         if ended.status == "stuck":
-            print(f"see `coordinator show {ended.id}`", file=sys.stderr)
+            complain(f"see `coordinator show {ended.id}`")
 
 
 def list_workflows(
@@ -195,7 +196,7 @@ def list_workflows(
         emit_json(listed)
         return ExitCode.OK
     if not running:
-        print(f"no coordinator is running on {folder}", file=sys.stderr)
+        complain(f"no coordinator is running on {folder}")
     _emit_list(found, running=running)
     return ExitCode.OK
 
@@ -220,19 +221,18 @@ def _emit_list(found: Workflows, *, running: bool) -> None:
         headers = ("ID", "TYPE", "KEY", "STATUS", "AGE", "STEPS", "NEXT", "REASON")
         emit_table(headers, rows)
     else:
-        print("nothing is unfinished", file=sys.stderr)
+        complain("nothing is unfinished")
     left_out = found.total - len(found.items)
     if left_out:
-        print(f"{left_out} more; see --limit", file=sys.stderr)
+        complain(f"{left_out} more; see --limit")
     _warn_if_full(found.full)
 
 
 def _warn_if_full(full: str) -> None:
     if full:
-        print(
+        complain(
             f"the disk is full: new commands are refused until there is space, what "
-            f"runs goes on: {full}",
-            file=sys.stderr,
+            f"runs goes on: {full}"
         )
 
 
