@@ -16,6 +16,7 @@ from tests.journals.parts import (
 )
 
 from coordinator.errors import JournalBrokenError, JournalError, JournalFullError
+from coordinator.journals.handle import encode_claim
 from coordinator.journals.segments.format import segment_name
 from coordinator.journals.segments.store import StoreOptions
 
@@ -76,6 +77,35 @@ def test_a_batch_larger_than_a_segment_gets_one_of_its_own(
     store.close()
     store = open_store(folder)
     assert batches_of(store)[1:3] == [large, small]
+
+
+def test_an_empty_segment_is_made_larger_and_not_rolled(
+    disk: Disk, folder: MemoryFolder
+) -> None:
+    # A roll would give the next one the same name, and a trim would remove it.
+    disk.space = 0
+    store = make_store(folder)
+    store.open("test")
+    for _ in range(2):
+        with pytest.raises(JournalFullError):
+            append(store, 10)
+    disk.space = 1 << 20
+    claim = encode_claim(store.chain, owner="test", at=1)
+    store.append(claim)
+    assert [header.base for header in store.segments] == [0]
+    assert len(folder.bytes_of(segment_name(0))) == 4096
+    append(store, 3000)
+    disk.fault = fail_at(disk.calls + 9, errno.ENOSPC)  # behind the roll: the write
+    with pytest.raises(JournalFullError):
+        append(store, 3000)
+    assert len(folder.bytes_of(segment_name(2))) == 4096
+    large = append(store, 9000)
+    store.save_checkpoint(store.chain.end, b"")
+    store.trim(store.chain.end)
+    assert segments_in(folder) == [segment_name(2)]
+    assert batches_of(store) == [large]
+    store.close()
+    assert batches_of(open_store(folder))[0] == large
 
 
 def test_the_next_segment_is_allocated_when_half_of_the_active_one_is_used(

@@ -188,7 +188,7 @@ class Store:
         data = batch.data
         try:
             if self._offset + len(data) > self._limit:
-                self._roll(len(data))
+                self._make_room(SEGMENT_HEADER_SIZE + len(data))
             active = self._active
             assert active is not None
             self._write(active, data)
@@ -358,9 +358,23 @@ class Store:
             raise JournalFullError(f"{self.folder.path}: {error.strerror}") from error
         return file
 
+    def _make_room(self, size: int) -> None:
+        """Have an active segment with room for a batch that needs *size* from its start.
+
+        An empty one is made larger: the next one would have the same base position, and
+        so the same name. It is empty if what was rolled for found no space, or if it
+        was opened so on a full disk.
+        """
+        if self._offset > SEGMENT_HEADER_SIZE:
+            self._roll(size)
+            return
+        assert self._active is not None
+        size = max(size, self._options.segment_size)
+        self._extend(self._active, size)
+        self._limit = size
+
     def _roll(self, size: int) -> None:
-        """Close the active segment, and go on in the next one with room for *size*."""
-        size += SEGMENT_HEADER_SIZE
+        """Close the active segment, and go on in the next one of *size* or more."""
         if self._next is None:
             try:
                 self._next = allocate(
