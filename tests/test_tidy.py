@@ -249,6 +249,19 @@ def test_every_module_keeps_the_rule(rule: Rule) -> None:
     assert problems == []
 
 
+def test_what_tests_are_made_of_is_as_short_as_what_they_test() -> None:
+    # A `test_` module is a list, and as long as what there is to say.
+    tests = ROOT / "tests"
+    problems = [
+        f"{path.relative_to(tests)}: {problem}"
+        for path in sorted(tests.rglob("*.py"))
+        if not path.name.startswith("test_")
+        for rule in (too_long, too_long_functions)
+        for problem in rule("", path.read_text())
+    ]
+    assert problems == []
+
+
 def test_no_file_knows_the_machine_it_was_written_on() -> None:
     if shutil.which("git") is None:
         pytest.skip("needs git")

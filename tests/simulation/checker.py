@@ -28,35 +28,26 @@ it once is checked by it having been asked under one key only.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+from tests.simulation.durable import DurableWorkflow
 from tests.simulation.history import Event
 from tests.simulation.services import UNDO_OF, Effect
 
 from coordinator.model import (
     Direction,
     EndStatus,
-    OutcomeStatus,
     StepId,
     format_workflow_id,
     idempotency_key,
     parse_workflow_id,
 )
 from coordinator.records import (
-    Aborting,
     Accepted,
-    Cancelled,
-    Carried,
     Claimed,
-    Finished,
-    Outcome,
     Record,
-    Resumed,
-    Started,
-    Stuck,
-    WorkflowRecord,
 )
 
 __all__ = ["Checker", "Violation", "check"]
@@ -74,47 +65,6 @@ class Violation:
         return f"{self.kind}: {self.sentence}"
 
 
-@dataclass
-class _Workflow:
-    """What the journal durably says of one workflow, and who is calling for it."""
-
-    id: str
-    accepted: Accepted
-    outcomes: dict[tuple[str, int, int], Outcome] = field(
-        default_factory=dict[tuple[str, int, int], Outcome]
-    )
-    cancelled: bool = False
-    aborting: bool = False
-    stuck: bool = False
-    resuming: bool = False
-    """A person asked for it to go on, in this life; that need not be durable yet."""
-    finished: Finished | None = None
-    calls: dict[str, int] = field(default_factory=dict[str, int])
-    """Keys of the calls under way, with their directions."""
-    unknown: dict[str, int] = field(default_factory=dict[str, int])
-    """Keys of unknown calls of this life, and when they ended."""
-    begun: dict[str, int] = field(default_factory=dict[str, int])
-    """When a key was called last."""
-    blocked_at: int = -1
-    """When a call last found its service blocked: what was unknown beside it may be
-    repeated as soon as that service answers anybody."""
-    undoable: dict[tuple[str, int], str] = field(
-        default_factory=dict[tuple[str, int], str]
-    )
-    """Steps that were called in any life and can be undone, with their keys."""
-
-    def standing(self) -> list[tuple[str, int]]:
-        """Return the undoable steps that are done and not undone, in journal order."""
-        return [
-            (step, occurrence)
-            for (step, occurrence, direction), outcome in self.outcomes.items()
-            if direction == Direction.DO
-            and outcome.status is OutcomeStatus.DONE
-            and (step, occurrence, int(Direction.UNDO)) not in self.outcomes
-            and (step, occurrence) in self.undoable
-        ]
-
-
 class Checker:
     """Follows a history event by event.
 
@@ -125,7 +75,7 @@ class Checker:
 
     def __init__(self, journal_id: str, retry_us_min: int = 0) -> None:
         self.violations: list[Violation] = []
-        self.workflows: dict[int, _Workflow] = {}
+        self.workflows: dict[int, DurableWorkflow] = {}
         self._journal_id = journal_id
         self._retry_us_min = retry_us_min
         self._log: dict[int, Record] = {}
@@ -306,7 +256,7 @@ class Checker:
             )
 
     def _check_not_again(
-        self, workflow: _Workflow, step: StepId, direction: Direction, key: str
+        self, workflow: DurableWorkflow, step: StepId, direction: Direction, key: str
     ) -> None:
         what = f"{_way(direction)} {step} of workflow {workflow.id} is called"
         if (step.name, step.occurrence, int(direction)) in workflow.outcomes:
@@ -320,14 +270,14 @@ class Checker:
             state = "ended" if workflow.finished is not None else "stuck"
             self._violated("forward", f"{what} while the workflow is {state}")
 
-    def _check_forward(self, workflow: _Workflow, step: StepId) -> None:
+    def _check_forward(self, workflow: DurableWorkflow, step: StepId) -> None:
         if workflow.aborting:
             self._violated(
                 "forward",
                 f"{step} of workflow {workflow.id} is called, and Aborting is durable",
             )
 
-    def _check_undo(self, workflow: _Workflow, step: StepId, undoes: str) -> None:
+    def _check_undo(self, workflow: DurableWorkflow, step: StepId, undoes: str) -> None:
         what = f"undo of {step} of workflow {workflow.id} is called"
         if not workflow.aborting:
             self._violated("undo", f"{what} before Aborting is durable")
@@ -449,7 +399,11 @@ class Checker:
                 if workflow is None:
                     self._violated("state", f"{record} is about no workflow")
                 else:
-                    self._apply(workflow, record)
+                    kind, problem = workflow.take(record)
+                    if problem:
+                        self._violated(
+                            kind, f"workflow {workflow.id}: {record} {problem}"
+                        )
 
     def _accept(self, position: int, record: Accepted) -> None:
         id_ = format_workflow_id(0, position)
@@ -464,78 +418,7 @@ class Checker:
                     f"key {record.key} is workflow {format_workflow_id(0, other)} and "
                     f"{id_}",
                 )
-        self.workflows[position] = _Workflow(id_, record)
-
-    def _apply(self, workflow: _Workflow, record: WorkflowRecord) -> None:
-        """Fold *record* in, by rules of our own."""
-        kind, problem = "state", ""
-        match record:
-            case Outcome():
-                problem = self._check_outcome(workflow, record)
-                key = (record.step, record.occurrence, int(record.direction))
-                workflow.outcomes.setdefault(key, record)
-            case Aborting():
-                kind, problem = "undo", self._check_aborting(workflow)
-                workflow.aborting = True
-            case Finished():
-                problem = self._check_finished(workflow, record)
-                workflow.finished = record
-            case Carried():
-                carried = {
-                    (o.step, o.occurrence, int(o.direction)): o for o in record.outcomes
-                }
-                if list(carried.items()) != list(workflow.outcomes.items()):
-                    problem = "carries other outcomes"
-            case Started():
-                if workflow.aborting or workflow.stuck:
-                    problem = "comes while nothing may start"
-            case Cancelled() | Stuck() | Resumed():
-                problem = self._take_persons_word(workflow, record)
-        if problem:
-            self._violated(kind, f"workflow {workflow.id}: {record} {problem}")
-
-    def _check_outcome(self, workflow: _Workflow, record: Outcome) -> str:
-        key = (record.step, record.occurrence, int(record.direction))
-        if key in workflow.outcomes:
-            return "is there twice"
-        if (record.direction is Direction.UNDO) is not workflow.aborting:
-            return "comes on the wrong side of Aborting"
-        return ""
-
-    def _check_aborting(self, workflow: _Workflow) -> str:
-        if workflow.calls:
-            return f"comes while {', '.join(workflow.calls)} is under way"
-        return "comes twice" if workflow.aborting else ""
-
-    def _take_persons_word(
-        self, workflow: _Workflow, record: Cancelled | Stuck | Resumed
-    ) -> str:
-        """Fold in what only people cause, and what only people end."""
-        was_stuck, workflow.stuck = workflow.stuck, isinstance(record, Stuck)
-        if not workflow.stuck:
-            workflow.resuming = False
-        match record:
-            case Stuck():
-                return "comes twice" if was_stuck else ""
-            case Resumed():
-                return "" if was_stuck else "comes while it is not stuck"
-            case Cancelled():
-                workflow.cancelled = True
-                return "comes after Aborting" if workflow.aborting else ""
-
-    def _check_finished(self, workflow: _Workflow, record: Finished) -> str:
-        if workflow.finished is not None:
-            return "comes twice"
-        if workflow.stuck:
-            return "comes while it is stuck"
-        if workflow.calls:
-            return f"comes while {', '.join(workflow.calls)} is under way"
-        completed = record.status is EndStatus.COMPLETED
-        if completed is (workflow.aborting or workflow.cancelled):
-            return "does not fit how it went"
-        if not completed and workflow.standing():
-            return f"comes while {workflow.standing()} stands"
-        return ""
+        self.workflows[position] = DurableWorkflow(id_, record)
 
     # The world.
 
@@ -565,7 +448,7 @@ class Checker:
                 f"({workflow.accepted.type}) was done, and its outcome is not recorded",
             )
 
-    def _find(self, id_: str) -> _Workflow | None:
+    def _find(self, id_: str) -> DurableWorkflow | None:
         return self.workflows.get(int(parse_workflow_id(id_)[1]))
 
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
-from tests.simulation.commands import AnyCommand, Clumsy, Keyed, draw_command
+from tests.simulation.careless import Clumsy
+from tests.simulation.commands import AnyCommand, Keyed, draw_command
 from tests.simulation.history import History
 from tests.simulation.plan import LifePlan, Plan
 from tests.simulation.services import Shop

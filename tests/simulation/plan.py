@@ -9,7 +9,8 @@ import random
 from dataclasses import dataclass
 
 from tests.simulation.commands import COMMANDS, AnyCommand
-from tests.simulation.disk import BLOCK, DiskFaults
+from tests.simulation.contents import BLOCK
+from tests.simulation.disk import DiskFaults
 from tests.simulation.services import ServiceFaults
 
 from coordinator.model import Retry

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 from tests.simulation.disk import Disk
+from tests.simulation.handles import open_root
 from tests.simulation.loop import Life, SimulatedLoop
 from tests.simulation.plan import Plan
 
@@ -47,7 +48,7 @@ def _recover(disk: Disk, plan: Plan, journal_id: bytes) -> list[Any]:
 
 async def _read(disk: Disk, life: Life, plan: Plan, journal_id: bytes) -> list[Any]:
     journal = await SegmentJournal.open_folder(
-        disk.folder(life),
+        open_root(disk, life),
         options=StoreOptions(segment_size=plan.segment_size, retention_s=1e9),
         clock=lambda: 0,
         new_id=lambda: journal_id,

@@ -24,6 +24,7 @@ from tests.simulation.checker import Checker, Violation
 from tests.simulation.clients import Clients
 from tests.simulation.commands import COMMANDS
 from tests.simulation.disk import Disk
+from tests.simulation.handles import open_root
 from tests.simulation.history import History
 from tests.simulation.loop import (
     DeadError,
@@ -264,7 +265,7 @@ class _Simulation:
         return end
 
     async def _open_journal(self, life: Life, plan: LifePlan | None) -> TappedJournal:
-        folder = self.disk.folder(life, _Observer(self.history, life, plan))
+        folder = open_root(self.disk, life, _Observer(self.history, life, plan))
         drawn = self.plan
         options = StoreOptions(
             segment_size=drawn.segment_size, retention_s=drawn.retention_s

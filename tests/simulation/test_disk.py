@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import TypeAlias
 
 import pytest
-from tests.simulation.disk import BLOCK, SECTOR, Disk, DiskFaults, SimulatedFolder
+from tests.simulation.contents import BLOCK, SECTOR
+from tests.simulation.disk import Disk, DiskFaults
+from tests.simulation.handles import SimulatedFolder, open_root
 from tests.simulation.loop import DeadError, Life
 
 from coordinator.errors import JournalLockedError
@@ -21,7 +23,7 @@ from coordinator.journals.segments.posix import PosixFolder
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Folder:
     if request.param == "posix":
         return PosixFolder(str(tmp_path))
-    return Disk(random.Random(0)).folder(Life(0))
+    return open_root(Disk(random.Random(0)), Life(0))
 
 
 def test_what_was_written_is_read(folder: Folder) -> None:
@@ -159,7 +161,7 @@ NEW = b"".join(bytes([value]) * SECTOR for value in range(101, 107))
 def crashed(seed: int, *, synced: bool, power: float = 1.0) -> bytes:
     """Overwrite a synced file, and crash: with or without a sync in between."""
     disk = Disk(random.Random(seed), DiskFaults(power=power))
-    folder = disk.folder(Life(0))
+    folder = open_root(disk, Life(0))
     file = folder.create("a")
     file.write(0, OLD)
     file.sync()
@@ -169,7 +171,7 @@ def crashed(seed: int, *, synced: bool, power: float = 1.0) -> bytes:
     if synced:
         file.sync()
     disk.crash()
-    return disk.folder(Life(1)).open("a").read(0, 10_000)
+    return open_root(disk, Life(1)).open("a").read(0, 10_000)
 
 
 def test_what_is_synced_survives_every_crash() -> None:
@@ -181,15 +183,15 @@ def test_a_kill_keeps_the_cache_and_the_next_power_cut_may_not() -> None:
     lost = 0
     for seed in range(100):
         disk = Disk(random.Random(seed), DiskFaults(power=0.0))
-        folder = disk.folder(Life(0))
+        folder = open_root(disk, Life(0))
         file = folder.create("a")
         folder.sync()
         file.write(0, NEW)
         disk.crash()
         disk.faults.power = 1.0
-        assert disk.folder(Life(1)).open("a").read(0, 10_000) == NEW
+        assert open_root(disk, Life(1)).open("a").read(0, 10_000) == NEW
         disk.crash()
-        lost += disk.folder(Life(2)).open("a").read(0, 10_000) != NEW
+        lost += open_root(disk, Life(2)).open("a").read(0, 10_000) != NEW
     assert lost > 30
 
 
@@ -229,7 +231,7 @@ def test_the_unsynced_is_lost_kept_torn_and_scattered() -> None:
 
 def crashed_names(seed: int, *, synced: bool) -> list[str]:
     disk = Disk(random.Random(seed), DiskFaults())
-    folder = disk.folder(Life(0))
+    folder = open_root(disk, Life(0))
     for name in ("a", "b"):
         folder.create(name).sync()
     folder.sync()
@@ -240,7 +242,7 @@ def crashed_names(seed: int, *, synced: bool) -> list[str]:
     if synced:
         folder.sync()
     disk.crash()
-    return disk.folder(Life(1)).names()
+    return open_root(disk, Life(1)).names()
 
 
 def test_synced_names_survive_and_others_may_not() -> None:
@@ -256,11 +258,11 @@ def test_a_synced_name_does_not_save_unsynced_bytes() -> None:
     sizes: Counter[int] = Counter()
     for seed in range(200):
         disk = Disk(random.Random(seed), DiskFaults())
-        folder = disk.folder(Life(0))
+        folder = open_root(disk, Life(0))
         folder.create("a").write(0, b"x" * 100)
         folder.sync()
         disk.crash()
-        sizes[disk.folder(Life(1)).open("a").size()] += 1
+        sizes[open_root(disk, Life(1)).open("a").size()] += 1
     assert sizes[0] > 20
     assert sizes[100] > 20
 
@@ -269,14 +271,14 @@ def test_an_unsynced_cut_may_come_back() -> None:
     seen: Counter[int] = Counter()
     for seed in range(200):
         disk = Disk(random.Random(seed), DiskFaults())
-        folder = disk.folder(Life(0))
+        folder = open_root(disk, Life(0))
         file = folder.create("a")
         file.write(0, OLD)
         file.sync()
         folder.sync()
         file.truncate(10)
         disk.crash()
-        seen[disk.folder(Life(1)).open("a").size()] += 1
+        seen[open_root(disk, Life(1)).open("a").size()] += 1
     assert set(seen) == {10, len(OLD)}
 
 
@@ -284,7 +286,7 @@ def test_a_failed_sync_lies_ever_after() -> None:
     lost = 0
     for seed in range(100):
         disk = Disk(random.Random(seed), DiskFaults(sync_eio=1.0))
-        folder = disk.folder(Life(0))
+        folder = open_root(disk, Life(0))
         file = folder.create("a")
         file.write(0, NEW)
         with pytest.raises(OSError, match="Input/output error"):
@@ -294,7 +296,7 @@ def test_a_failed_sync_lies_ever_after() -> None:
         folder.sync()
         assert file.read(0, 10_000) == NEW, "the cache shows what was written"
         disk.crash()
-        lost += disk.folder(Life(1)).open("a").read(0, 10_000) != NEW
+        lost += open_root(disk, Life(1)).open("a").read(0, 10_000) != NEW
     assert lost > 80
 
 
@@ -302,7 +304,7 @@ def test_a_failed_write_may_be_there_in_part() -> None:
     sizes: set[int] = set()
     for seed in range(50):
         disk = Disk(random.Random(seed), DiskFaults(write_eio=1.0))
-        file = disk.folder(Life(0)).create("a")
+        file = open_root(disk, Life(0)).create("a")
         with pytest.raises(OSError, match="Input/output error") as caught:
             file.write(0, NEW)
         assert caught.value.errno == errno.EIO
@@ -312,7 +314,7 @@ def test_a_failed_write_may_be_there_in_part() -> None:
 
 def test_space_ends_and_allocated_space_does_not() -> None:
     disk = Disk(random.Random(0), capacity=4 * BLOCK)
-    folder = disk.folder(Life(0))
+    folder = open_root(disk, Life(0))
     file = folder.create("a")
     file.allocate(2 * BLOCK)
     other = folder.create("b")
@@ -334,7 +336,7 @@ def test_space_ends_and_allocated_space_does_not() -> None:
 def test_a_dead_life_changes_nothing_and_holds_nothing() -> None:
     disk = Disk(random.Random(0), DiskFaults(power=0.0))
     life = Life(0)
-    folder = disk.folder(life)
+    folder = open_root(disk, life)
     file = folder.create("a")
     file.write(0, b"abc")
     lock = folder.lock("lock", "the dead")
@@ -350,7 +352,7 @@ def test_a_dead_life_changes_nothing_and_holds_nothing() -> None:
         with pytest.raises(DeadError):
             action()
     file.close()
-    again = disk.folder(Life(1))
+    again = open_root(disk, Life(1))
     again.lock("lock", "the living")
     lock.release()
     with pytest.raises(JournalLockedError, match="the living"):
@@ -362,11 +364,11 @@ def test_a_crash_may_come_before_or_after_an_operation() -> None:
     for after, content in ((False, b""), (True, b"abc")):
         disk = Disk(random.Random(0), DiskFaults(power=0.0))
         life = Life(0)
-        file = disk.folder(life, Killer(life, "write", after=after)).create("a")
+        file = open_root(disk, life, Killer(life, "write", after=after)).create("a")
         with pytest.raises(DeadError):
             file.write(0, b"abc")
         disk.crash()
-        assert disk.folder(Life(1)).open("a").read(0, 9) == content
+        assert open_root(disk, Life(1)).open("a").read(0, 9) == content
 
 
 class Killer:
@@ -391,13 +393,13 @@ def test_a_move_is_never_seen_in_neither_folder_once_the_target_is_synced() -> N
     seen: Counter[tuple[bool, bool]] = Counter()
     for seed in range(300):
         disk = Disk(random.Random(seed), DiskFaults())
-        folder: SimulatedFolder = disk.folder(Life(0))
+        folder: SimulatedFolder = open_root(disk, Life(0))
         inner = folder.make_folder("inner")
         folder.create("a").sync()
         folder.sync()
         folder.move("a", inner)
         inner.sync()
         disk.crash()
-        again = disk.folder(Life(1))
+        again = open_root(disk, Life(1))
         seen["a" in again.names(), "a" in again.folder("inner").names()] += 1
     assert set(seen) == {(True, True), (False, True)}
