@@ -15,7 +15,6 @@ import functools
 import logging
 import traceback
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from coordinator.admission import Admission
@@ -46,6 +45,7 @@ from coordinator.schedule import Schedule
 from coordinator.state import Ended as EndedWorkflow
 from coordinator.state import WorkflowState
 from coordinator.steps import Steps
+from coordinator.threads import Threads
 from coordinator.workflow import Names
 
 __all__ = ["Engine"]
@@ -85,9 +85,7 @@ class Engine:
         self.retry = options.retry
         self.step_timeout_s = options.step_timeout_s
         self.now = clock
-        self.threads = ThreadPoolExecutor(
-            options.threads_max, thread_name_prefix="coordinator-step"
-        )
+        self.threads = Threads(options.threads_max)
         self.admission = Admission(options.commands_max, options.probes)
         self.suspended = self.admission.suspensions
         self.journal: Journal | None = None
@@ -181,7 +179,7 @@ class Engine:
             await self._logs.aclose()
         stopped = self._dead() or JournalClosedError("the coordinator was stopped")
         self._tell_all(stopped)
-        self.threads.shutdown(wait=False, cancel_futures=True)
+        self.threads.shutdown(cancel_futures=True)
 
     @property
     def schedule(self) -> Schedule:

@@ -16,7 +16,10 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     probes: int = 4
     """Commands that may try a suspended service at a time."""
     threads_max: int = 16
-    """Threads for plain ``def`` steps."""
+    """Threads for plain ``def`` steps. A call that hangs keeps its thread, also when
+    the step is given up; so as many workflows as there are threads, all waiting for a
+    service that hangs, keep every other plain step waiting. Give the calls in them
+    time-outs of their own, or write them as ``async def``."""
     step_timeout_s: float = 30.0
     """Seconds after which a step without an answer is given up, and asked again."""
     retry: Retry = Retry()
