@@ -81,7 +81,7 @@ class Refused(Exception):  # noqa: N818 -- a word, not an accident; see the modu
         self.details = dict(details or {})
 
 
-class CommandDelayed(Exception):  # noqa: N818
+class CommandDelayed(Exception):  # noqa: N818 -- as `Refused`
     """Nobody knows whether the service did it: it is asked again, under the same key.
 
     Attributes:

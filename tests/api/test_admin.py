@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import pytest
 
@@ -98,6 +98,29 @@ def test_what_cannot_be_submitted_says_why(
 def test_a_refusal_is_an_end_too(tmp_path: Path) -> None:
     async def scenario(desk: Desk, client: Client) -> None:
         desk.error = Refused("no ink")
+        ended = await _last(client, _submit('{"name": "a"}', wait=True))
+        assert isinstance(ended, messages.Ended)
+        assert (ended.status, ended.reason) == ("compensated", "no ink")
+
+    _run(tmp_path, scenario)
+
+
+class Choosy(Refused):
+    """Can't be made again from what is stored of it."""
+
+    def __new__(cls, reason: str, code: int) -> Self:
+        return super().__new__(cls, reason, code)
+
+    def __init__(self, reason: str, code: int) -> None:
+        super().__init__(reason)
+        self.code = code
+
+
+def test_a_refusal_that_can_not_be_made_again_is_told_all_the_same(
+    tmp_path: Path,
+) -> None:
+    async def scenario(desk: Desk, client: Client) -> None:
+        desk.error = Choosy("no ink", 7)
         ended = await _last(client, _submit('{"name": "a"}', wait=True))
         assert isinstance(ended, messages.Ended)
         assert (ended.status, ended.reason) == ("compensated", "no ink")

@@ -177,6 +177,7 @@ _NINETEEN_DIGITS = re.compile(rb"[0-9]{19}")
 def _type_info(entry: type) -> inspect.Type:
     try:
         return inspect.type_info(entry)
+    # It evaluates the class's annotations, which may be any expression.
     except Exception as error:
         raise RegistryError(
             f"{entry.__qualname__} has no JSON form: {error}"

@@ -303,7 +303,9 @@ def _ended(outcome: Outcome) -> Ended:
             plain = readable(outcome.value)
             status, result = "completed", msgspec.json.encode(plain).decode()
         case EndStatus.COMPENSATED:
-            status, reason = "compensated", values.load_refusal(outcome.value).reason
+            # Not the exception itself: making one is up to a class of the user's.
+            refusal: values.Refusal = values.decode(outcome.value, values.Refusal)
+            status, reason = "compensated", refusal.reason
         case EndStatus.CANCELLED:
             status, reason = "cancelled", values.decode(outcome.value, str)
         case None:

@@ -54,7 +54,7 @@ def private_socket(folder: str) -> str:
     """
     private = f"{folder}/{_PRIVATE}"
     with suppress(FileExistsError):
-        os.mkdir(private, 0o700)  # noqa: PTH102 -- paths are text here
+        os.mkdir(private, 0o700)
     return f"{private}/s"
 
 
@@ -65,7 +65,7 @@ def move_in(folder: str) -> None:
         OSError: It can't be.
     """
     private = f"{folder}/{_PRIVATE}"
-    os.chmod(f"{private}/s", 0o600)  # noqa: PTH101
-    os.replace(f"{private}/s", f"{folder}/{SOCKET}")  # noqa: PTH105
+    os.chmod(f"{private}/s", 0o600)
+    os.replace(f"{private}/s", f"{folder}/{SOCKET}")
     with suppress(OSError):
-        os.rmdir(private)  # noqa: PTH106
+        os.rmdir(private)

@@ -98,7 +98,7 @@ def place_checks(folder: str | None, segment_size: int) -> Iterator[Check]:
         segment_size: Bytes of its segments.
     """
     where = folder
-    if where is None or not os.path.isdir(where):  # noqa: PTH112
+    if where is None or not os.path.isdir(where):
         if where is not None:
             yield warning(
                 "journal",

@@ -68,7 +68,7 @@ def doctor(journal: str | None, *, as_json: bool) -> ExitCode:
     code = ExitCode.OK
     with progress("measuring …"):
         checks += [*machine_checks(), *place_checks(folder, segment_size)]
-        if folder is not None and os.path.isdir(folder):  # noqa: PTH112
+        if folder is not None and os.path.isdir(folder):
             try:
                 with opened(folder) as opened_folder:
                     checks += _journal(opened_folder)

@@ -24,7 +24,7 @@ def lock_holder(path: str, locks: Path = _PROC_LOCKS) -> int | None:
         None if nobody is seen to hold it, or nothing can be seen.
     """
     try:
-        status = os.stat(path)  # noqa: PTH116 -- paths are text here
+        status = os.stat(path)
         lines = locks.read_text().splitlines()
     except OSError:
         return None

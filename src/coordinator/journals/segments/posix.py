@@ -119,7 +119,7 @@ class PosixFolder:
         self._path = path
         self._descriptor = -1  # So that __del__ finds it when the next line raises.
         self._descriptor = os.open(
-            path if within is None else os.path.basename(path),  # noqa: PTH119
+            path if within is None else os.path.basename(path),
             os.O_RDONLY | os.O_DIRECTORY | (0 if within is None else os.O_NOFOLLOW),
             dir_fd=within,
         )
@@ -132,11 +132,11 @@ class PosixFolder:
     @classmethod
     def make(cls, path: str) -> "PosixFolder":
         """Open the folder at *path*, made (for us alone to read) if it is missing."""
-        if not os.path.isdir(path):  # noqa: PTH112 -- paths are text here, see `path`
-            parent, _ = os.path.split(os.path.abspath(path))  # noqa: PTH100
-            os.makedirs(parent, exist_ok=True)  # noqa: PTH103
+        if not os.path.isdir(path):
+            parent, _ = os.path.split(os.path.abspath(path))
+            os.makedirs(parent, exist_ok=True)
             with contextlib.suppress(FileExistsError):
-                os.mkdir(path, 0o700)  # noqa: PTH102
+                os.mkdir(path, 0o700)
             cls(parent).sync()
         return cls(path)
 
@@ -147,7 +147,7 @@ class PosixFolder:
 
     def names(self) -> Sequence[str]:
         """See the port."""
-        return sorted(os.listdir(self._descriptor))  # noqa: PTH208
+        return sorted(os.listdir(self._descriptor))
 
     def open(self, name: str, *, writable: bool = False) -> PosixFile:
         """See the port."""
@@ -164,6 +164,7 @@ class PosixFolder:
     def move(self, name: str, target: Folder) -> None:
         """See the port."""
         assert isinstance(target, PosixFolder)
+        # Another folder of this class; nobody else is to see a descriptor.
         source, destination = self._descriptor, target._descriptor  # noqa: SLF001
         os.replace(name, name, src_dir_fd=source, dst_dir_fd=destination)
 
@@ -178,7 +179,7 @@ class PosixFolder:
 
     def folder(self, name: str) -> "PosixFolder":
         """See the port."""
-        path = os.path.join(self._path, name)  # noqa: PTH118
+        path = os.path.join(self._path, name)
         return PosixFolder(path, within=self._descriptor)
 
     def make_folder(self, name: str) -> "PosixFolder":
@@ -193,6 +194,7 @@ class PosixFolder:
         """See the port."""
         file = self._open(name, os.O_RDWR | os.O_CREAT)
         try:
+            # The port has no `flock`, so that nobody locks a file but here.
             fcntl.flock(file._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # noqa: SLF001
         except BlockingIOError:
             holder = file.read(0, 1024).decode("utf-8", "replace").strip()
