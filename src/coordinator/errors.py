@@ -18,7 +18,7 @@
             |-- JournalFormatError  not a journal, or of a newer format
             |-- JournalLockedError  another process holds it
             |-- JournalDamagedError stored bytes are not what was written
-            |-- JournalFullError    no space; nothing was written, try again
+            |-- JournalFullError    no space (or file); nothing was written, try again
             |-- JournalClosedError  the handle was closed
             |-- FencedError         somebody newer owns the partition
             |-- UncertainError      nobody knows whether the last batch landed
@@ -212,7 +212,10 @@ class JournalDamagedError(JournalError):
 
 
 class JournalFullError(JournalError):
-    """There is no space. Nothing was written; the handle lives, try again later."""
+    """There is no space. Nothing was written; the handle lives, try again later.
+
+    Or no file descriptor, or no memory, where a file was to be made.
+    """
 
 
 class JournalClosedError(JournalError):

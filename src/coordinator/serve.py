@@ -11,9 +11,11 @@ import asyncio
 import gc
 import logging
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -28,6 +30,9 @@ __all__ = ["ServeOptions", "serve"]
 
 _LOGGER = logging.getLogger("coordinator")
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_FILES_RESERVE = 512
+"""Descriptors that clients leave to others: operators (256 at most), a hundred for a
+gateway's connections, and the journal, which takes no command while it has none."""
 
 
 class ServeOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,10 +86,7 @@ async def serve(
     before = {number: signal.getsignal(number) for number in _SIGNALS}
     for number in _SIGNALS:
         loop.add_signal_handler(number, stop)
-    info = options.server_info
-    intake = CmdStreamIntake(
-        coordinator, None if info is None else ServerOptions(server_info=info)
-    )
+    intake = CmdStreamIntake(coordinator, _server_options(options, _allow_files()))
     admin = AdminServer(coordinator)
     try:
         async with coordinator:
@@ -106,6 +108,32 @@ async def serve(
         for number, handler in before.items():
             loop.remove_signal_handler(number)
             signal.signal(number, handler)
+
+
+def _allow_files() -> int:
+    """Raise the limit of open files as far as we may; return what it is then."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):  # a system with a limit beside these two
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if soft == resource.RLIM_INFINITY else soft
+
+
+def _server_options(options: ServeOptions, files: int) -> ServerOptions:
+    """Return the bounds of the server, with fewer clients if *files* are few."""
+    found = ServerOptions()
+    if options.server_info is not None:
+        found = msgspec.structs.replace(found, server_info=options.server_info)
+    room = max(files - _FILES_RESERVE, files // 2)
+    if room < found.connections_max:
+        _LOGGER.warning(
+            "%d files may be open, so %d clients may connect: raise the limit "
+            "(ulimit -n) for more",
+            files,
+            room,
+        )
+        found = msgspec.structs.replace(found, connections_max=room)
+    return found
 
 
 def _cut_off() -> None:

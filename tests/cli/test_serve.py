@@ -1,6 +1,7 @@
 """``coordinator serve``, as a real process."""
 
 import asyncio
+import resource
 import shutil
 import signal
 from pathlib import Path
@@ -14,6 +15,7 @@ from cmdstream import Client, ClientOptions, JsonCodec, Registry
 from cmdstream.errors import ServerInfoMismatchError
 from coordinator.cli.exits import CliError
 from coordinator.cli.serving import parse_address
+from coordinator.serve import ServeOptions, _server_options
 
 
 class PlaceOrder(msgspec.Struct):
@@ -201,6 +203,42 @@ def test_a_journal_that_fails_ends_it_with_1(tmp_path: Path) -> None:
             assert "the journal failed" in server.log
 
     asyncio.run(main())
+
+
+FEW_FILES = f"""
+import resource
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 100))
+{SHOP.replace("from __future__ import annotations", "")}
+"""
+
+
+def test_clients_leave_descriptors_to_the_journal(tmp_path: Path) -> None:
+    async def main() -> None:
+        url = "file:./journal?segment_mib=1"
+        async with serving(tmp_path, FEW_FILES, journal=url) as server:
+            assert "100 files may be open, so 50 clients may connect" in server.log
+            assert resource.prlimit(server.pid, resource.RLIMIT_NOFILE) == (100, 100)
+            async with await Client.connect(*server.address, CODEC) as client:
+                idle: list[asyncio.StreamWriter] = []
+                for _ in range(120):
+                    _, writer = await asyncio.open_connection(*server.address)
+                    idle.append(writer)
+                # The next segment and a checkpoint are files of the server's, too.
+                for number in range(8):
+                    order = PlaceOrder(f"o-{number}", "s" * 500_000, 5)
+                    assert isinstance(await client.send(order), Receipt)
+                for writer in idle:
+                    writer.close()
+            assert await server.stop() == 0
+
+    asyncio.run(main())
+
+
+def test_as_many_clients_may_connect_as_ever_where_files_are_many() -> None:
+    few, many = (_server_options(ServeOptions(), files) for files in (4607, 4608))
+    assert (few.connections_max, many.connections_max) == (4095, 4096)
+    given = _server_options(ServeOptions(server_info=b"v2"), 600)
+    assert (given.server_info, given.connections_max) == (b"v2", 300)
 
 
 def test_an_address_in_use_is_refused(tmp_path: Path) -> None:

@@ -174,11 +174,14 @@ def test_an_io_error_at_any_call_breaks_the_store_and_loses_nothing(
         check(run)
 
 
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EMFILE])
 @pytest.mark.parametrize("for_ever", [False, True])
-def test_a_full_disk_at_any_call_loses_nothing(for_ever: bool) -> None:
+def test_a_lack_of_anything_at_any_call_loses_nothing(
+    for_ever: bool, code: int
+) -> None:
     for number in range(calls_of_a_run()):
         run = Run(Disk())
-        run.disk.fault = fail_at(number, errno.ENOSPC, for_ever=for_ever)
+        run.disk.fault = fail_at(number, code, for_ever=for_ever)
         with suppress(JournalBrokenError, JournalFullError):
             run.whole()
         run.disk.kill()

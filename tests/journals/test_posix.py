@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import resource
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from tests.journals.parts import append, batches_of, open_store
+from tests.journals.parts import append, batches_of, make_store, open_store
 from tests.small_disk import mounted
 
 from coordinator.errors import JournalFullError, JournalLockedError
@@ -278,6 +279,36 @@ def test_a_disk_that_is_really_full_is_told_survived_and_recovered_from(
     store = open_store(small_disk, options)
     found = [batch for batch in batches_of(store) if len(batch.data) > 1000]
     assert found == written
+    store.close()
+
+
+def test_descriptors_that_are_used_up_are_told_survived_and_recovered_from(
+    folder: PosixFolder,
+) -> None:
+    options = StoreOptions(segment_size=4096)
+    store = open_store(folder, options)
+    written = [append(store, 2500)]
+    another = make_store(folder)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.dup(0)  # the descriptor that the next file would have
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+    try:
+        store.prepare()
+        assert "Too many open files" in store.full
+        written.append(append(store, 500))
+        with pytest.raises(JournalFullError, match="Too many open files"):
+            append(store, 2000)
+        with pytest.raises(JournalFullError, match="Too many open files"):
+            store.save_checkpoint(0, b"")
+        with pytest.raises(JournalFullError, match="Too many open files"):
+            another.open("another")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    store.prepare()
+    assert not store.full
+    written.append(append(store, 2000))
+    assert batches_of(store)[1:] == written
     store.close()
 
 

@@ -88,7 +88,7 @@ def _open_memory(url: str) -> Journal:
 async def _open_file(url: str) -> Journal:
     from coordinator.journals.segments.journal import SegmentJournal  # noqa: PLC0415
     from coordinator.journals.segments.posix import PosixFolder  # noqa: PLC0415
-    from coordinator.journals.segments.space import not_made  # noqa: PLC0415
+    from coordinator.journals.segments.space import not_opened  # noqa: PLC0415
     from coordinator.journals.segments.store import StoreOptions  # noqa: PLC0415
 
     path, options = _split(url, _FILE_OPTIONS)
@@ -108,7 +108,7 @@ async def _open_file(url: str) -> Journal:
         try:
             return PosixFolder.make(path)
         except OSError as error:
-            raise not_made(path, error) from error
+            raise not_opened(path, error) from error
 
     loop = asyncio.get_running_loop()
     with ThreadPoolExecutor(1) as executor:

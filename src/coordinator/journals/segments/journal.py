@@ -33,7 +33,7 @@ from coordinator.journals.segments.format import (
 from coordinator.journals.segments.partition import SegmentPartition
 from coordinator.journals.segments.reading import Identity, path_in
 from coordinator.journals.segments.recovery import partition_folder
-from coordinator.journals.segments.space import not_made
+from coordinator.journals.segments.space import not_opened
 from coordinator.journals.segments.store import Store, StoreOptions, make_partition
 
 __all__ = ["SegmentJournal", "read_journal_file"]
@@ -173,7 +173,7 @@ class SegmentJournal:
             folder = partition_folder(self._folder, partition)
             archive = self._archive and self._archive.make_folder(f"p{partition}")
         except OSError as error:
-            raise not_made(self._folder.path, error) from error
+            raise not_opened(self._folder.path, error) from error
         return Store(
             folder,
             msgspec.structs.replace(self._identity, partition=partition),
@@ -232,7 +232,7 @@ def _read_or_create(
         if identity is None:
             identity = _create(folder, partitions or 1, new_id, clock, process)
     except OSError as error:
-        raise not_made(folder.path, error) from error
+        raise not_opened(folder.path, error) from error
     if partitions is not None and partitions != identity.partitions:
         raise JournalFormatError(
             f"{folder.path} has {identity.partitions} partitions, not {partitions}; "

@@ -4,8 +4,10 @@ The active segment is allocated at its full size when it is made. When half of i
 used, the next one is allocated beside it, as `NEXT`; the other half of the active one
 is then the reserve from which running workflows finish while the disk is full.
 
-A shortage is no failure: it is `JournalFullError`, and nothing was written. Every other
-`OSError` goes through to the caller, who stops trusting the disk.
+A shortage is no failure: it is `JournalFullError`, and nothing was written. Where a new
+file is to be made, file descriptors and memory may be short as well as the disk: then
+there is no file, or one that nothing refers to, so it passes by itself as a full disk
+does. Every other `OSError` goes through to the caller, who stops trusting the disk.
 """
 
 import errno
@@ -13,19 +15,22 @@ import errno
 from coordinator.errors import JournalBrokenError, JournalError, JournalFullError
 from coordinator.journals.segments.files import File, Folder
 
-__all__ = ["NEXT", "NO_SPACE", "allocate", "not_made"]
+__all__ = ["NEXT", "NO_SPACE", "SHORT", "allocate", "not_opened"]
 
 NEXT = "next.tmp"
 """The segment that was allocated ahead: empty, or with a header and no final name."""
 
 NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""The disk is full, for us."""
+SHORT = NO_SPACE | {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+"""Something is missing that others may give back: space, descriptors, memory."""
 
 
 def allocate(folder: Folder, name: str, size: int) -> File:
     """Create *name* in *folder*, *size* bytes of zeros whose space is taken.
 
     Raises:
-        JournalFullError: There is no space; the file is gone again.
+        JournalFullError: There is no space, or no descriptor; the file is gone again.
         OSError: Anything else.
     """
     # Asked first, because a file system may take what is left before it says no, and
@@ -43,22 +48,22 @@ def allocate(folder: Folder, name: str, size: int) -> File:
     except OSError as error:
         if file is not None:
             file.close()
-        if error.errno in NO_SPACE:
+        if error.errno in SHORT:
             folder.remove(name)
             raise JournalFullError(f"{folder.path}: {error.strerror}") from error
         raise
     return file
 
 
-def not_made(path: str, error: OSError) -> JournalError:
-    """Return what to raise when something new could not be made at *path*.
+def not_opened(path: str, error: OSError) -> JournalError:
+    """Return what to raise when what is at *path* could not be opened, or made.
 
-    Where nothing is stored yet, nothing can be in doubt: a lack of space is just that,
-    whichever call it came from.
+    Nothing is acknowledged before it is open, and the next opening reads and writes all
+    of it again: so a lack of something is just that, whichever call it came from.
     """
-    if error.errno in NO_SPACE:
+    if error.errno in SHORT:
         return JournalFullError(
-            f"{path}: {error.strerror}: a new journal can't be made; free some space, "
-            f"then start again"
+            f"{path}: {error.strerror}: it can't be opened now; see to it, then start "
+            f"again"
         )
-    return JournalBrokenError(f"{path}: {error}")
+    return JournalBrokenError(f"{path}: could not open: {error}")

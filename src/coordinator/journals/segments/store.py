@@ -35,7 +35,7 @@ from coordinator.journals.segments.recovery import (
     read_checkpoint,
     recover,
 )
-from coordinator.journals.segments.space import NEXT, NO_SPACE, allocate, not_made
+from coordinator.journals.segments.space import NEXT, NO_SPACE, allocate, not_opened
 
 __all__ = ["Store", "StoreOptions", "make_partition"]
 
@@ -155,7 +155,7 @@ class Store:
             JournalLockedError: Another process holds it.
             JournalDamagedError: Stored bytes are not what was written.
             JournalFormatError: Of a newer format.
-            JournalFullError: There is no space for a new partition.
+            JournalFullError: There is no space, or no descriptor, for what it takes.
             JournalBrokenError: The file system failed.
         """
         try:
@@ -172,10 +172,8 @@ class Store:
             self._renew(found)
             self.cut = self._describe_cut(found)
         except OSError as error:
-            broken = self.broke("open", error)
-            if error.errno in NO_SPACE and not self.chain.end:
-                raise not_made(self.folder.path, error) from error
-            raise broken from error
+            self.broke("open", error)
+            raise not_opened(self.folder.path, error) from error
 
     def append(self, batch: Batch) -> None:
         """Write *batch* behind the last one, and flush it.
@@ -359,7 +357,7 @@ class Store:
         return file
 
     def _make_room(self, size: int) -> None:
-        """Have an active segment with room for a batch that needs *size* from its start.
+        """Have an active segment with room for a batch, *size* bytes from its start.
 
         An empty one is made larger: the next one would have the same base position, and
         so the same name. It is empty if what was rolled for found no space, or if it
