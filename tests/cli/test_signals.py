@@ -15,21 +15,13 @@ def _signalling(name: str, behind: str = "") -> str:
     return f"import os, signal\nos.kill(os.getpid(), signal.{name})\n{behind}"
 
 
+# The current folder comes first in the search, so this is the Typer that we find.
+@pytest.mark.parametrize("module", ["typer.py", "target_app.py"])
 @pytest.mark.parametrize("name", SIGNALS)
-def test_a_signal_while_our_own_modules_are_imported_ends_with_0(
-    tmp_path: Path, name: str
+def test_a_signal_while_modules_are_imported_ends_with_0(
+    tmp_path: Path, name: str, module: str
 ) -> None:
-    # The current folder comes first in the search, so this is the Typer that we find.
-    (tmp_path / "typer.py").write_text(_signalling(name, "print('went on')"))
-    ended = asyncio.run(run_cli(tmp_path, "serve", "target_app:coordinator"))
-    assert (ended.code, ended.stdout, ended.stderr) == (0, "", "")
-
-
-@pytest.mark.parametrize("name", SIGNALS)
-def test_a_signal_while_the_target_is_imported_ends_with_0(
-    tmp_path: Path, name: str
-) -> None:
-    (tmp_path / "target_app.py").write_text(_signalling(name, "print('went on')"))
+    (tmp_path / module).write_text(_signalling(name, "print('went on')"))
     ended = asyncio.run(run_cli(tmp_path, "serve", "target_app:coordinator"))
     assert (ended.code, ended.stdout, ended.stderr) == (0, "", "")
 

@@ -20,7 +20,7 @@ from coordinator.journals.chain import Chain
 from coordinator.model import Position
 from coordinator.records import Claimed, encode_record
 
-__all__ = ["Handle", "encode_claim"]
+__all__ = ["Handle", "HeldPartition", "encode_claim"]
 
 
 def encode_claim(chain: Chain, *, owner: str, at: int) -> Batch:
@@ -100,3 +100,25 @@ class Handle:
         """Note that the handle was closed; a dead one stays what it is."""
         if self._death is None:
             self._death = (JournalClosedError, "the partition was closed")
+
+
+class HeldPartition:
+    """What a partition says of itself by its handle; the base of every adapter's."""
+
+    def __init__(self, claim: Batch) -> None:
+        self._handle = Handle(claim)
+
+    @property
+    def epoch(self) -> int:
+        """See the port."""
+        return self._handle.epoch
+
+    @property
+    def end(self) -> Position:
+        """See the port."""
+        return self._handle.end
+
+    @property
+    def crc(self) -> int:
+        """See the port."""
+        return self._handle.crc

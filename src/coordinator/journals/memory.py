@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from coordinator.batch import Batch
 from coordinator.errors import JournalLockedError
 from coordinator.journals.chain import Chain, Verdict
-from coordinator.journals.handle import Handle, encode_claim
+from coordinator.journals.handle import HeldPartition, encode_claim
 from coordinator.model import Position
 
 __all__ = ["MemoryJournal", "MemoryPartition"]
@@ -29,36 +29,21 @@ class _Log:
     holder: "MemoryPartition | None" = None
 
 
-class MemoryPartition:
+class MemoryPartition(HeldPartition):
     """One opened partition of a `MemoryJournal`; see `coordinator.ports.Partition`."""
 
     def __init__(self, number: int, log: _Log, claim: Batch, owner: str) -> None:
+        super().__init__(claim)
         self.owner = owner
         self._number = number
         self._log = log
         self._claim = claim
-        self._handle = Handle(claim)
         self._writing: asyncio.Future[None] | None = None
 
     @property
     def number(self) -> int:
         """See the port."""
         return self._number
-
-    @property
-    def epoch(self) -> int:
-        """See the port."""
-        return self._handle.epoch
-
-    @property
-    def end(self) -> Position:
-        """See the port."""
-        return self._handle.end
-
-    @property
-    def crc(self) -> int:
-        """See the port."""
-        return self._handle.crc
 
     @property
     def full(self) -> str:

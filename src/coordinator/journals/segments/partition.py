@@ -14,7 +14,7 @@ from itertools import islice
 from typing import TypeVar
 
 from coordinator.batch import Batch
-from coordinator.journals.handle import Handle, encode_claim
+from coordinator.journals.handle import HeldPartition, encode_claim
 from coordinator.journals.segments.scan import scan
 from coordinator.journals.segments.store import Store
 from coordinator.model import Position
@@ -33,14 +33,14 @@ _READ_SIZE = 4 * 1024 * 1024
 """Bytes after which a hop ends; bounds it if they are large."""
 
 
-class SegmentPartition:
+class SegmentPartition(HeldPartition):
     """One opened partition; see `coordinator.ports.Partition`."""
 
     def __init__(self, store: Store, executor: Executor, claim: Batch) -> None:
+        super().__init__(claim)
         self._store = store
         self._executor = executor
         self._claim = claim
-        self._handle = Handle(claim)
         self._preparing: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._closing: asyncio.Future[None] | None = None
@@ -83,21 +83,6 @@ class SegmentPartition:
     def number(self) -> int:
         """See the port."""
         return self._store.identity.partition
-
-    @property
-    def epoch(self) -> int:
-        """See the port."""
-        return self._handle.epoch
-
-    @property
-    def end(self) -> Position:
-        """See the port."""
-        return self._handle.end
-
-    @property
-    def crc(self) -> int:
-        """See the port."""
-        return self._handle.crc
 
     @property
     def full(self) -> str:
