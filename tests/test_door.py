@@ -17,23 +17,31 @@ def nobody(_type: str) -> bool:
     return False
 
 
-def filled(*entries: tuple[str, int]) -> Door[int]:
-    door = Door[int]()
-    for type_, item in entries:
-        door.push(type_, item)
+def filled(*entries: tuple[str, int]) -> Door[str, int]:
+    """Return a door at which each number waits for the thing that is called like it."""
+    door = Door[str, int]()
+    for type_, number in entries:
+        door.push(type_, "", str(number), number)
     return door
 
 
-def emptied(door: Door[int]) -> list[int]:
-    items: list[int] = []
-    while (item := door.pop(anybody)) is not None:
-        items.append(item)
-    return items
+def popped(door: Door[str, int], types: str) -> str | None:
+    found = door.pop(partial(contains, types))
+    return None if found is None else found[0]
+
+
+def emptied(door: Door[str, int]) -> list[int]:
+    things: list[int] = []
+    while (found := door.pop(anybody)) is not None:
+        thing, callers = found
+        assert int(thing) in callers
+        things.append(int(thing))
+    return things
 
 
 def test_nobody_comes_through_an_empty_door() -> None:
-    assert len(Door[int]()) == 0
-    assert Door[int]().pop(anybody) is None
+    assert len(Door[str, int]()) == 0
+    assert Door[str, int]().pop(anybody) is None
 
 
 def test_who_came_first_goes_first_whatever_the_type() -> None:
@@ -44,38 +52,38 @@ def test_who_came_first_goes_first_whatever_the_type() -> None:
 
 
 def test_a_type_that_may_not_enter_is_passed_by_the_others() -> None:
-    door = filled(("closed", 1), ("open", 2), ("closed", 3), ("open", 4))
-    assert door.pop(lambda type_: type_ == "open") == 2
-    assert door.pop(lambda type_: type_ == "open") == 4
-    assert door.pop(lambda type_: type_ == "open") is None
+    door = filled(("x", 1), ("o", 2), ("x", 3), ("o", 4))
+    assert [popped(door, "o") for _ in range(3)] == ["2", "4", None]
     assert len(door) == 2
     assert emptied(door) == [1, 3]
 
 
 def test_who_was_passed_has_kept_the_place() -> None:
     door = filled(("a", 1), ("b", 2))
-    assert door.pop(lambda type_: type_ == "b") == 2
-    door.push("b", 3)
+    assert popped(door, "b") == "2"
+    door.push("b", "", "3", 3)
     assert emptied(door) == [1, 3]
 
 
-def test_who_leaves_is_gone_from_every_type_and_the_rest_stay_in_order() -> None:
+def test_who_leaves_is_gone_and_the_rest_stay_in_order() -> None:
     door = filled(("a", 1), ("b", 2), ("a", 3), ("c", 4), ("b", 5))
-    door.remove(lambda item: item in {1, 4, 5})
+    assert [door.leave(caller) for caller in (1, 4, 5)] == [True, True, True]
+    assert not door.leave(4)
     assert len(door) == 2
     assert emptied(door) == [2, 3]
+    assert not door.leave(2)
 
 
 def test_a_type_of_which_all_left_is_not_asked_about_again() -> None:
     door = filled(("a", 1), ("b", 2))
-    door.remove(lambda item: item == 1)
+    door.leave(1)
     asked: list[str] = []
 
     def may_enter(type_: str) -> bool:
         asked.append(type_)
         return True
 
-    assert door.pop(may_enter) == 2
+    assert door.pop(may_enter) == ("2", (2,))
     assert door.pop(may_enter) is None
     assert asked == ["b"]
 
@@ -86,33 +94,60 @@ def test_nobody_enters_while_all_types_are_closed() -> None:
     assert len(door) == 2
 
 
+def test_an_equal_key_takes_no_second_place_and_lasts_until_its_last_caller() -> None:
+    door = Door[str, int]()
+    door.push("a", "k", "first", 1)
+    door.push("a", "", "other", 2)
+    door.push("a", "k", "again", 3)
+    door.push("b", "k", "of another type", 4)
+    assert len(door) == 3
+    door.leave(1)
+    assert len(door) == 3
+    assert door.pop(anybody) == ("first", (3,))
+    door.push("a", "k", "anew", 5)
+    door.leave(5)
+    door.push("a", "k", "later", 6)
+    assert [door.pop(anybody) for _ in range(3)] == [
+        ("other", (2,)),
+        ("of another type", (4,)),
+        ("later", (6,)),
+    ]
+    assert len(door) == 0
+
+
 operations = st.lists(
     st.one_of(
-        st.tuples(st.just("push"), st.sampled_from("abc")),
-        st.tuples(st.just("pop"), st.sampled_from(["", "a", "bc", "abc"])),
-        st.tuples(st.just("remove"), st.sampled_from(["0", "1"])),
+        st.tuples(st.just("push"), st.sampled_from("abc"), st.sampled_from(["", "k"])),
+        st.tuples(st.just("pop"), st.sampled_from(["", "a", "bc", "abc"]), st.just("")),
+        st.tuples(st.just("leave"), st.integers(0, 30).map(str), st.just("")),
     )
 )
 
 
 @given(operations)
-def test_it_is_a_list_that_is_searched(operations: list[tuple[str, str]]) -> None:
-    door = Door[int]()
-    model: list[tuple[str, int]] = []
-    for number, (operation, which) in enumerate(operations):
+def test_it_is_a_list_that_is_searched(operations: list[tuple[str, str, str]]) -> None:
+    door = Door[str, int]()
+    model: list[tuple[str, str, str, list[int]]] = []
+    for number, (operation, which, key) in enumerate(operations):
         match operation:
             case "push":
-                door.push(which, -number)  # what they are says nothing of their order
-                model.append((which, -number))
+                door.push(which, key, str(number), number)
+                equal = [e for e in model if e[:2] == (which, key) and key]
+                if equal:
+                    equal[0][3].append(number)
+                else:
+                    model.append((which, key, str(number), [number]))
             case "pop":
                 first = next((e for e in model if e[0] in which), None)
                 found = door.pop(partial(contains, which))
-                assert found == (None if first is None else first[1])
+                assert found == (None if first is None else (first[2], (*first[3],)))
                 if first is not None:
                     model.remove(first)
             case _:
-                leaving = {entry[1] for entry in model if entry[1] % 2 == int(which)}
-                door.remove(leaving.__contains__)
-                model = [entry for entry in model if entry[1] not in leaving]
+                caller = int(which)
+                assert door.leave(caller) is any(caller in e[3] for e in model)
+                for entry in model:
+                    if caller in entry[3]:
+                        entry[3].remove(caller)
+                model = [entry for entry in model if entry[3]]
         assert len(door) == len(model)
-    assert emptied(door) == [item for _, item in model]

@@ -161,7 +161,15 @@ class Reply:
         """
         if not self.finished:
             self.finished = True
-            self._client.command_finished()
+            self._client.command_finished(self)
+
+    def when_closed(self, leave: Callable[[], None]) -> None:
+        """Call *leave* as soon as `closed`, unless the reply is finished before.
+
+        For work that has not begun and need not, if nobody waits for it. Not called if
+        the client is gone already.
+        """
+        self._client.when_closed[self] = leave
 
     def fail(self, reason: str, error: BaseException | None = None) -> None:
         """Give up on the command: log *reason* and hang up on the client.
@@ -194,6 +202,7 @@ class ServedClient(Link):
     ) -> None:
         super().__init__(options.link)
         self.in_flight = 0
+        self.when_closed: dict[Reply, Callable[[], None]] = {}
         self._codec = codec
         self._handler = handler
         self._admission = admission
@@ -212,8 +221,10 @@ class ServedClient(Link):
             self.write(self._core.send_result(seq, result))
         return is_last
 
-    def command_finished(self) -> None:
+    def command_finished(self, reply: Reply) -> None:
         """Free a slot, and go on with what was held back for want of one."""
+        if self.when_closed:
+            self.when_closed.pop(reply, None)
         self.in_flight -= 1
         self._active_at = self._loop.time()
         if self._waits_for_own_slot:
@@ -267,6 +278,10 @@ class ServedClient(Link):
         self._admission.withdraw(self)
         if self._watch is not None:
             self._watch.cancel()
+        leaving, self.when_closed = self.when_closed, {}
+        for reply, leave in leaving.items():
+            if not reply.finished:  # by what another of them did
+                leave()
         if notable:
             logger.warning(
                 "hung up on %s: %s", self.peer, reason, exc_info=reason.__cause__

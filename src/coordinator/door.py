@@ -1,59 +1,110 @@
-"""Who waits at the door: submissions that may not come in yet, in the order they came.
+"""Who waits at the door: commands that may not come in yet, in the order they came.
+
+    push(type, key, thing, caller)   behind all others; or beside who has that key
+    pop(may_enter)                   the first whose type may enter, with its callers
+    leave(caller)                    and the thing with the last of its callers
 
 Kept by command type, because a suspended service keeps some types out and others not.
+Kept by key, because who asks again is not another: it takes no second place. And by
+caller, because many may leave at once, each at a cost that does not grow with the rest.
+
 The bound is whoever fills it: a connection's limit of commands in flight, and the tasks
 that wait in `submit`.
 """
 
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
 __all__ = ["Door"]
 
 T = TypeVar("T")
+C = TypeVar("C")
 
 
-class Door(Generic[T]):
-    """Waiting things, each of a type."""
+class _Place(Generic[T, C]):
+    """Where one thing waits, and for whom."""
+
+    __slots__ = ("callers", "key", "number", "thing", "type")
+
+    def __init__(self, number: int, type_: str, key: str, thing: T) -> None:
+        self.number = number
+        self.type = type_
+        self.key = key
+        self.thing = thing
+        self.callers: dict[C, None] = {}
+
+
+class Door(Generic[T, C]):
+    """Waiting things, each of a type, each with the callers who want it."""
 
     def __init__(self) -> None:
-        self._waiting: dict[str, deque[tuple[int, T]]] = {}
+        # Ordered ones: a plain dict whose first entries are gone is searched for its
+        # first from its beginning, again and again.
+        self._waiting: dict[str, OrderedDict[int, _Place[T, C]]] = {}
+        self._keyed: dict[tuple[str, str], _Place[T, C]] = {}
+        self._places: dict[C, _Place[T, C]] = {}
         self._counter = 0
         self._count = 0
 
     def __len__(self) -> int:
         return self._count
 
-    def push(self, type_: str, item: T) -> None:
-        """Let *item* wait, behind all the others."""
-        self._counter += 1
-        self._count += 1
-        self._waiting.setdefault(type_, deque()).append((self._counter, item))
+    def push(self, type_: str, key: str, thing: T, caller: C) -> None:
+        """Let *thing* wait for *caller*, who waits for nothing else.
 
-    def pop(self, may_enter: Callable[[str], bool]) -> T | None:
-        """Take out the first whose type may enter; None if there is none."""
+        If one of the same type and *key* waits, the caller joins it; an empty key is
+        nobody's.
+        """
+        place = self._keyed.get((type_, key)) if key else None
+        if place is None:
+            self._counter += 1
+            self._count += 1
+            place = _Place[T, C](self._counter, type_, key, thing)
+            self._waiting.setdefault(type_, OrderedDict())[place.number] = place
+            if key:
+                self._keyed[type_, key] = place
+        assert caller not in self._places
+        place.callers[caller] = None
+        self._places[caller] = place
+
+    def pop(self, may_enter: Callable[[str], bool]) -> tuple[T, tuple[C, ...]] | None:
+        """Take out the first whose type may enter, with its callers.
+
+        None if there is none.
+        """
         heads = [
-            (queue[0][0], type_)
-            for type_, queue in self._waiting.items()
+            next(iter(places.values()))
+            for type_, places in self._waiting.items()
             if may_enter(type_)
         ]
         if not heads:
             return None
-        _, type_ = min(heads)
-        queue = self._waiting[type_]
-        _, item = queue.popleft()
-        if not queue:
-            del self._waiting[type_]
-        self._count -= 1
-        return item
+        place = min(heads, key=lambda head: head.number)
+        self._remove(place)
+        for caller in place.callers:
+            del self._places[caller]
+        return place.thing, tuple(place.callers)
 
-    def remove(self, leaves: Callable[[T], bool]) -> None:
-        """Take out all of which *leaves* is true."""
-        for type_, queue in list(self._waiting.items()):
-            kept = deque(entry for entry in queue if not leaves(entry[1]))
-            self._count -= len(queue) - len(kept)
-            if kept:
-                self._waiting[type_] = kept
-            else:
-                del self._waiting[type_]
+    def leave(self, caller: C) -> bool:
+        """Take *caller* away, and what it waited for if nobody else does.
+
+        Returns:
+            Whether it was here.
+        """
+        place = self._places.pop(caller, None)
+        if place is None:
+            return False
+        del place.callers[caller]
+        if not place.callers:
+            self._remove(place)
+        return True
+
+    def _remove(self, place: _Place[T, C]) -> None:
+        places = self._waiting[place.type]
+        del places[place.number]
+        if not places:
+            del self._waiting[place.type]
+        if place.key:
+            del self._keyed[place.type, place.key]
+        self._count -= 1

@@ -38,7 +38,7 @@ from coordinator.operators import Operators
 from coordinator.options import EngineOptions
 from coordinator.ports import Journal
 from coordinator.records import Accepted, Stuck
-from coordinator.runs import Caller, Outcome, Run, Submission, tell
+from coordinator.runs import Caller, Outcome, Run, Submission, refuse, tell
 from coordinator.saga import Delayed, Ended, Parked, Verdict
 from coordinator.saga import Stuck as StuckVerdict
 from coordinator.schedule import Schedule
@@ -96,7 +96,7 @@ class Engine:
         self._runs: dict[WorkflowId, Run] = {}
         self._active: dict[Run, None] = {}  # in order, so that a seed repeats
         self._schedule: Schedule | None = None
-        self._door: Door[tuple[Submission, Caller]] = Door()
+        self._door: Door[Submission, Caller] = Door()
         self._closing = ""
         self._abandoned = False
         """Cut off: what is appended, and not known to be durable, may never be."""
@@ -192,7 +192,7 @@ class Engine:
         if self._schedule is not None:
             self._schedule.stop()
         while (entry := self._door.pop(lambda _: True)) is not None:
-            tell(entry[1].refused, NotAcceptedError(self._closing))
+            refuse(entry[1], NotAcceptedError(self._closing))
         self.on_door()
 
     async def _abandon(self) -> None:
@@ -236,25 +236,35 @@ class Engine:
 
     # -- the door --------------------------------------------------------------------
 
-    def offer(self, submission: Submission, caller: Caller) -> None:
+    def offer(self, submission: Submission, caller: Caller) -> bool:
         """Take a command in: at once, or when there is room for it.
 
         An equal key attaches to the workflow that has it, whatever the doors are. The
         caller hears of everything else.
+
+        Returns:
+            Whether it waits at the door; if its caller goes away, `withdraw` it.
         """
         if self._closing:
-            tell(caller.refused, self._dead() or NotAcceptedError(self._closing))
+            refuse([caller], self._dead() or NotAcceptedError(self._closing))
         elif not (submission.key and self._attach(submission, caller)):
             if self._closed_to(submission.type):
-                self._door.push(submission.type, (submission, caller))
+                self._door.push(submission.type, submission.key, submission, caller)
                 self.on_door()
-            else:
-                self._accept(submission, caller)
+                return True
+            self._accept(submission, (caller,))
+        return False
 
-    def withdraw(self, caller: Caller) -> None:
-        """Forget a caller: at the door, its command goes with it."""
-        self._door.remove(lambda entry: entry[1] is caller)
-        self.on_door()
+    def withdraw(self, caller: Caller) -> bool:
+        """Take *caller* away from the door, and its command if nobody else wants it.
+
+        Returns:
+            Whether it was there, so that it will not be told of anything.
+        """
+        left = self._door.leave(caller)
+        if left:
+            self.on_door()
+        return left
 
     @property
     def door_closed(self) -> str:
@@ -301,13 +311,12 @@ class Engine:
         if run.state.stuck is not None and run.task is None:
             tell(caller.ended, run.outcome())
 
-    def _accept(self, submission: Submission, caller: Caller) -> None:
+    def _accept(self, submission: Submission, callers: tuple[Caller, ...]) -> None:
         assert self._logs is not None
         log = self._logs.choose(submission.key)
         full = log.partition.full
         if full:
-            full = f"no new command is taken: {full}"
-            tell(caller.refused, NotAcceptedError(full))
+            refuse(callers, NotAcceptedError(f"no new command is taken: {full}"))
             return
         accepted = Accepted(
             submission.type,
@@ -320,10 +329,10 @@ class Engine:
         try:
             state, durable = log.accept(accepted)
         except (EncodeError, JournalError) as error:
-            tell(caller.refused, error)
+            refuse(callers, error)
             return
         run = self._adopt(log, state)
-        run.callers = (caller,)
+        run.callers = callers
         run.command = submission.command
         run.fresh = True
         self._start(run, durable)
@@ -337,10 +346,14 @@ class Engine:
         while len(self._door) and (
             entry := self._door.pop(lambda type_: not self._closed_to(type_))
         ):
-            submission, caller = entry
+            submission, callers = entry
+            callers = tuple(caller for caller in callers if not caller.gone)
             # Another of the same key may have come in before it.
-            if not (submission.key and self._attach(submission, caller)):
-                self._accept(submission, caller)
+            if submission.key and callers and self._attach(submission, callers[0]):
+                for caller in callers[1:]:
+                    self._attach(submission, caller)
+            elif callers:
+                self._accept(submission, callers)
         self.on_door()
 
     # -- running ---------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -13,7 +13,7 @@ from coordinator.log import Log
 from coordinator.model import Direction, EndStatus, StepId, WorkflowId
 from coordinator.state import WorkflowState
 
-__all__ = ["Caller", "Outcome", "Run", "Submission", "WorkflowInfo", "tell"]
+__all__ = ["Caller", "Outcome", "Run", "Submission", "WorkflowInfo", "refuse", "tell"]
 
 _LOGGER = logging.getLogger("coordinator")
 
@@ -82,6 +82,12 @@ def tell(hear: Callable[[T], object], what: T) -> None:
         _LOGGER.exception("a caller could not be told: %s", what)
 
 
+def refuse(callers: Iterable[Caller], error: CoordinatorError) -> None:
+    """Tell *callers* that they were not accepted, or that nobody knows any more."""
+    for caller in callers:
+        tell(caller.refused, error)
+
+
 class Run:
     """One unfinished workflow in memory."""
 
@@ -137,8 +143,7 @@ class Run:
     def tell_refused(self, error: CoordinatorError) -> None:
         """Tell the callers that nobody knows any more; there are none then."""
         callers, self.callers = self.callers, ()
-        for caller in callers:
-            tell(caller.refused, error)
+        refuse(callers, error)
 
     def outcome(self) -> Outcome:
         """Return how it ended, or that it is stuck: one of both is so."""

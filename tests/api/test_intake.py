@@ -2,12 +2,21 @@
 
 import asyncio
 from dataclasses import dataclass
+from typing import ClassVar
 
 import pydantic
 import pytest
+from tests.processes import eventually
 
 from cmdstream import Client, CmdStreamError
-from coordinator import Coordinator, Refused, Workflow, values
+from coordinator import (
+    CommandBlocked,
+    Coordinator,
+    Options,
+    Refused,
+    Workflow,
+    values,
+)
 from coordinator.api.cmdstream import (
     CmdStreamIntake,
     json_codec,
@@ -112,6 +121,68 @@ def test_what_no_class_can_be_made_of_is_told_and_keeps_no_other_client_waiting(
                         "compensated",
                         "the refusal can't be made again: TypeError('not again')",
                     )
+
+    asyncio.run(main())
+
+
+@dataclass
+class Charge:
+    """Needs payments, which are down."""
+
+    services: ClassVar = {"payments"}
+    order: str
+
+    def key(self) -> str:
+        return self.order
+
+    async def exec(self, workflow: Workflow, receiver: None) -> Money:
+        await workflow.step(charge)
+        return Money(cents=1)
+
+
+async def charge() -> None:
+    raise CommandBlocked("payments")
+
+
+@dataclass
+class Look:
+    """Needs nothing."""
+
+    services: ClassVar = frozenset[str]()
+
+    async def exec(self, workflow: Workflow, receiver: None) -> Money:
+        return Money(cents=0)
+
+
+def test_clients_that_hang_up_leave_the_door_and_others_come_through() -> None:
+    async def main() -> None:
+        coordinator = Coordinator(
+            None,
+            commands=[Charge, Look],
+            journal=MemoryJournal(),
+            options=Options(commands_max=4),
+        )
+        intake = CmdStreamIntake(coordinator)
+        async with coordinator, intake.server:
+            host, port = await intake.listen("127.0.0.1", 0)
+            codec = json_codec(coordinator)
+            await coordinator.submit(Charge("first"))
+            async with await Client.connect(host, port, codec) as other:
+                for number in range(8):
+                    async with (
+                        asyncio.TaskGroup() as group,
+                        await Client.connect(host, port, codec) as client,
+                    ):
+                        for key in (f"mine-{number}", "everybody's"):
+                            group.create_task(_in_vain(client, Charge(key)))
+                        await eventually(lambda: intake.server.in_flight == 2)
+                    assert await other.send(Look()) == Money(cents=0)
+                    assert intake.server.in_flight == 0
+                assert coordinator.engine.door_closed == ""
+
+    async def _in_vain(client: Client, command: Charge) -> None:
+        with pytest.raises(CmdStreamError):
+            await client.send(command)
 
     asyncio.run(main())
 

@@ -1,6 +1,7 @@
 """One client as the server sees it, where no socket is needed."""
 
 import asyncio
+import functools
 import logging
 
 import pytest
@@ -82,6 +83,32 @@ def test_a_reply_to_a_client_that_left_says_so() -> None:
             with pytest.raises(EncodeError):  # a bug is told even if nobody listens
                 await reply.send(object())
             reply.finish()
+
+    run(main())
+
+
+def test_a_client_that_leaves_is_told_of_once_for_each_open_reply() -> None:
+    async def main() -> None:
+        held = Held()
+        left: list[int] = []
+        async with serving(held) as (server, port):
+            async with await RawPeer.connect(port) as peer:
+                await peer.send(b"".join(frame(n, AddCmd(1, 2)) for n in range(1, 5)))
+                replies = [await held.reply() for _ in range(4)]
+                for reply in replies[:3]:
+                    reply.when_closed(functools.partial(left.append, reply.seq))
+                replies[0].finish()
+
+                def leave() -> None:
+                    left.append(0)
+                    replies[1].finish()
+                    replies[2].finish()
+
+                replies[1].when_closed(leave)
+            await until(lambda: replies[1].closed)
+            assert left == [0]
+            replies[3].finish()
+            assert server.in_flight == 0
 
     run(main())
 

@@ -153,6 +153,29 @@ def test_two_of_one_key_at_the_door_become_one_workflow() -> None:
     assert len(shop.payments.calls) == 2
 
 
+def test_who_asks_again_at_the_door_takes_no_second_place() -> None:
+    shop = Shop()
+    shop.payments.script = [CommandBlocked("payments")] * 3
+
+    async def main() -> None:
+        async with make(shop, Pay, Ship, commands_max=2) as coordinator:
+            await coordinator.submit(Pay(0))
+            await until(lambda: coordinator.engine.admission.suspensions)
+            async with asyncio.TaskGroup() as group:
+                asking = [group.create_task(coordinator.submit(Pay(1)))]
+                for _ in range(5):
+                    await asyncio.sleep(0.001)
+                    asking.append(group.create_task(coordinator.submit(Pay(1))))
+                await asyncio.sleep(0.001)
+                assert coordinator.engine.door_closed == ""
+                asking[0].cancel()
+                assert await coordinator.execute(Ship()) == "shipping"
+            assert len({task.result().id for task in asking[1:]}) == 1
+
+    run(main())
+    assert len(set(shop.payments.calls)) == 2
+
+
 def test_a_blocked_service_suspends_those_who_need_it_and_nobody_else() -> None:
     shop = Shop()
     shop.payments.script = [CommandBlocked("payments")] * 3

@@ -8,6 +8,7 @@ which is the protocol's only other word. While the doors are closed no connectio
 read from.
 """
 
+import functools
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -95,9 +96,15 @@ class CmdStreamIntake:
         name = self._names[received.tag]
         key = command_key(received.command) if self._keyed[received.tag] else ""
         asker = _Asker(reply, self._result_types[name], self._failure)
-        engine.offer(
-            Submission(name, CODEC, received.body, key, "", received.command), asker
-        )
+        submission = Submission(name, CODEC, received.body, key, "", received.command)
+        if engine.offer(submission, asker):
+            reply.when_closed(functools.partial(self._leave, engine, asker))
+
+    @staticmethod
+    def _leave(engine: Engine, asker: "_Asker") -> None:
+        """Free the place at the door of a client that hung up."""
+        if engine.withdraw(asker):
+            asker.forget()
 
 
 class _Asker:
