@@ -142,6 +142,7 @@ class Disk:
         self.log: list[str] = []
         self.space = 1 << 40
         self.locks: dict[str, str] = {}
+        """Who holds them; a test that takes one away removes the lock's file."""
         self._folders: dict[str, MemoryFolder] = {}
 
     def folder(self, path: str = "/journal") -> "MemoryFolder":
@@ -156,6 +157,10 @@ class Disk:
         self.calls += 1
         self.log.append(name)
         self.fault(number, name)
+
+    def has(self, content: _Content) -> bool:
+        """Tell whether a file of *content* has a name."""
+        return any(content in f.contents() for f in self._folders.values())
 
     def kill(self) -> None:
         """End the process: locks go, the cache stays, nothing fails any more."""
@@ -216,17 +221,25 @@ class MemoryFile:
         self.disk.call("size")
         return len(self._content.cache)
 
+    def linked(self) -> bool:
+        return self.disk.has(self._content)
+
     def close(self) -> None:
         pass
 
 
 class _Lock:
-    def __init__(self, disk: Disk, path: str) -> None:
+    def __init__(self, disk: Disk, path: str, owner: str) -> None:
         self.disk = disk
         self._path = path
+        self._owner = owner
+
+    def held(self) -> bool:
+        return self.disk.locks.get(self._path) is self._owner
 
     def release(self) -> None:
-        self.disk.locks.pop(self._path, None)
+        if self.held():
+            del self.disk.locks[self._path]
 
 
 class MemoryFolder:
@@ -302,12 +315,17 @@ class MemoryFolder:
         path = f"{self._path}/{name}"
         if path in self.disk.locks:
             raise JournalLockedError(self._path, self.disk.locks[path])
+        owner = str(bytearray(owner, "utf-8"), "utf-8")  # one of its own
         self.disk.locks[path] = owner
-        return _Lock(self.disk, path)
+        return _Lock(self.disk, path, owner)
 
     def free(self) -> int:
         self.disk.call("free")
         return self.disk.space
+
+    def contents(self) -> list[_Content]:
+        """Return its files."""
+        return list(self._names.values())
 
     def bytes_of(self, name: str) -> bytearray:
         """Return a file's bytes, to be changed in place by who plays the damage."""

@@ -424,9 +424,7 @@ def test_a_tail_may_begin_anywhere(root: MemoryFolder, store: Store) -> None:
 def test_a_missing_oldest_segment_is_a_problem_unless_a_checkpoint_knows(
     root: MemoryFolder, p0: MemoryFolder, store: Store
 ) -> None:
-    files = p0.copy_of()
-    del files[segment_name(0)]
-    p0.put_back(files)
+    p0.remove(segment_name(0))
     [problem] = report(root).problems
     assert problem.path == f"/journal/p0/{segment_name(4)}"
     assert "without a checkpoint all records are needed" in problem.problem

@@ -53,6 +53,11 @@ class SimulatedLock:
         self._life = life
         self._held = True
 
+    def held(self) -> bool:
+        """See `FileLock`. Nobody removes its file here."""
+        self._life.check()
+        return self._held
+
     def release(self) -> None:
         """See `FileLock`."""
         if self._held and self._life.alive:
@@ -126,6 +131,11 @@ class SimulatedFile(_Operations):
         self._life.check()
         self._check_open()
         return len(self._inode.cache)
+
+    def linked(self) -> bool:
+        self._life.check()
+        directories = self._disk.root.walk()
+        return any(self._inode in d.names.values() for d in directories)
 
     def close(self) -> None:
         self._open = False

@@ -41,6 +41,10 @@ class File(Protocol):
         """Return the file's length in bytes."""
         ...
 
+    def linked(self) -> bool:
+        """Tell whether it still has a name, in whatever folder."""
+        ...
+
     def close(self) -> None:
         """Close it, without syncing. May be called twice."""
         ...
@@ -48,6 +52,10 @@ class File(Protocol):
 
 class FileLock(Protocol):
     """A held lock."""
+
+    def held(self) -> bool:
+        """Tell whether it still keeps others out: its file has the name it had."""
+        ...
 
     def release(self) -> None:
         """Give it up. May be called twice."""

@@ -84,6 +84,10 @@ class PosixFile:
         """See the port."""
         return os.fstat(self._descriptor).st_size
 
+    def linked(self) -> bool:
+        """See the port."""
+        return os.fstat(self._descriptor).st_nlink > 0
+
     def close(self) -> None:
         """See the port."""
         descriptor, self._descriptor = self._descriptor, -1
@@ -98,8 +102,25 @@ class PosixLock:
     descriptor of the file. Either goes with the process, however it ends.
     """
 
-    def __init__(self, file: PosixFile) -> None:
+    def __init__(self, file: PosixFile, folder: "PosixFolder", name: str) -> None:
         self._file = file
+        self._folder = folder
+        self._name = name
+        status = os.fstat(file._descriptor)  # noqa: SLF001
+        self._identity = status.st_ino, status.st_dev
+
+    def held(self) -> bool:
+        """See the port.
+
+        A lock is on the inode: whoever finds another one under the name, or none, gets
+        a lock of its own.
+        """
+        folder = self._folder._descriptor  # noqa: SLF001
+        try:
+            named = os.stat(self._name, dir_fd=folder, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return (named.st_ino, named.st_dev) == self._identity
 
     def release(self) -> None:
         """See the port."""
@@ -210,7 +231,7 @@ class PosixFolder:
         with contextlib.suppress(OSError):
             file.truncate(0)
             file.write(0, owner.encode())
-        return PosixLock(file)
+        return PosixLock(file, self, name)
 
     def free(self) -> int:
         """See the port."""

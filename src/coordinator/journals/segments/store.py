@@ -17,7 +17,12 @@ from collections.abc import Callable
 import msgspec
 
 from coordinator.batch import Batch
-from coordinator.errors import JournalBrokenError, JournalFullError
+from coordinator.errors import (
+    FencedError,
+    JournalBrokenError,
+    JournalError,
+    JournalFullError,
+)
 from coordinator.journals.chain import Chain
 from coordinator.journals.segments.files import File, FileLock, Folder
 from coordinator.journals.segments.format import (
@@ -139,7 +144,7 @@ class Store:
         self._limit = 0
         self._next: File | None = None
         self._low = 0
-        self._broken = ""
+        self._death: tuple[type[JournalError], str] | None = None
 
     @property
     def wants_space(self) -> bool:
@@ -180,6 +185,7 @@ class Store:
 
         Raises:
             JournalFullError: There is no space; nothing was written.
+            FencedError: The partition is not ours any more.
             JournalBrokenError: The file system failed.
         """
         self.check()
@@ -191,6 +197,8 @@ class Store:
             assert active is not None
             self._write(active, data)
             active.sync()
+            # Behind the flush: who takes the partition over from here on finds it.
+            self._check_fence()
         except OSError as error:
             raise self.broke("append", error) from error
         self._offset += len(data)
@@ -200,11 +208,13 @@ class Store:
         """Allocate the next segment if it is time to, and tell by `full` if that fails.
 
         Raises:
+            FencedError: The partition is not ours any more.
             JournalBrokenError: The file system failed.
         """
         self.check()
         try:
             if self.wants_space and self._next is None:
+                self._check_fence()  # or it would be another owner's file
                 self._next = allocate(self.folder, NEXT, self._options.segment_size)
         except JournalFullError as error:
             self.full = str(error)
@@ -218,6 +228,7 @@ class Store:
 
         Raises:
             JournalFullError: There is no space; the one before stands.
+            FencedError: The partition is not ours any more; the one before stands.
             JournalBrokenError: The file system failed.
         """
         self.check()
@@ -229,11 +240,13 @@ class Store:
             end=self.chain.end,
         )
         try:
+            self._check_fence()
             file = self._write_checkpoint(content)
             try:
                 file.sync()
             finally:
                 file.close()
+            self._check_fence()
             self.folder.rename(_CHECKPOINT_COPY, CHECKPOINT)
             self.folder.sync()
         except OSError as error:
@@ -264,12 +277,14 @@ class Store:
         always the newest ones, without a gap.
 
         Raises:
+            FencedError: The partition is not ours any more.
             JournalBrokenError: The file system failed.
         """
         self.check()
         before = min(before, self._low)
         closed_before = self._clock() - round(self._options.retention_s * 1e6)
         try:
+            self._check_fence()
             while (
                 len(self.segments) > 1
                 and self.segments[1].base <= before
@@ -293,13 +308,14 @@ class Store:
         What was allocated ahead is given back, unless the disk is full: then the next
         start needs it, as others would take it at once.
         """
-        if self._active is not None and not (self._broken or self.full):
+        if self._active is not None and not (self._death or self.full):
             self._give_back(self._active)
         for file in (self._active, self._next):
             if file is not None:
                 file.close()
         self._active = self._next = None
-        self._broken = self._broken or f"{self.folder.path} was closed"
+        if self._death is None:
+            self._death = (JournalBrokenError, f"{self.folder.path} was closed")
         if self._lock is not None:
             self._lock.release()
             self._lock = None
@@ -309,22 +325,51 @@ class Store:
 
         Raises:
             JournalBrokenError: Something has.
+            FencedError: The partition was found to be another owner's.
         """
-        if self._broken:
-            raise JournalBrokenError(self._broken)
+        if self._death is not None:
+            kind, message = self._death
+            raise kind(message)
 
     def broke(self, doing: str, error: OSError) -> JournalBrokenError:
         """Note that the file system failed while *doing*; return what to raise."""
-        self._broken = f"{self.folder.path}: could not {doing}: {error}"
-        return JournalBrokenError(self._broken)
+        message = f"{self.folder.path}: could not {doing}: {error}"
+        self._death = (JournalBrokenError, message)
+        return JournalBrokenError(message)
+
+    def _check_fence(self) -> None:
+        """Pass if nobody else can have opened the partition since we did.
+
+        A lock is no fence where its file can be removed, or the folder: whoever comes
+        then gets a lock of its own. From that moment on ours does not have its name.
+
+        Raises:
+            FencedError: Somebody can have.
+        """
+        assert self._lock is not None
+        assert self._active is not None
+        if not self._lock.held():
+            what = "its lock file was removed or replaced"
+        elif not self._active.linked():
+            what = "its active segment was removed or replaced"
+        else:
+            return
+        message = (
+            f"{self.folder.path} is not ours any more: {what}; another process may own "
+            f"it now, so nothing more is written here"
+        )
+        self._death = (FencedError, message)
+        raise FencedError(message)
 
     def _give_back(self, active: File) -> None:
         """Cut the unwritten end off, and remove the segment that was made ahead.
 
         Not synced: nothing depends on it, and a crash leaves zeros there as before. So
-        a failure is none of the journal's; what was flushed is not touched.
+        a failure is none of the journal's; what was flushed is not touched. Whoever
+        owns the partition by now has files of these names, and needs them.
         """
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, FencedError):
+            self._check_fence()
             active.truncate(self._offset)
             self.folder.remove(NEXT)
 
@@ -373,6 +418,7 @@ class Store:
 
     def _roll(self, size: int) -> None:
         """Close the active segment, and go on in the next one of *size* or more."""
+        self._check_fence()
         if self._next is None:
             try:
                 self._next = allocate(
