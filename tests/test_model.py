@@ -45,12 +45,22 @@ def test_a_workflow_id_says_where_its_accepted_record_is(
 
 
 @pytest.mark.parametrize(
-    "text", ["", "-", "1", "1-", "-1", "a-1", "1-b", "1-2-3", "1.0-2", " 1-2", "1--2"]
+    "text",
+    [
+        *("", "-", "1", "1-", "-1", "a-1", "1-b", "1-2-3", "1.0-2", " 1-2", "1--2"),
+        *("00-1", "0-01", "\u0660-\u0661", "\uff11-1", "\u00b2-1", "0-1\n"),
+    ],
 )
 def test_what_is_no_workflow_id_is_refused_by_its_text(text: str) -> None:
     with pytest.raises(ValueError, match="looks like 0-1042") as caught:
         parse_workflow_id(text)
     assert repr(text) in str(caught.value)
+
+
+def test_a_long_text_is_no_workflow_id_and_is_not_repeated() -> None:
+    with pytest.raises(ValueError, match="looks like 0-1042") as caught:
+        parse_workflow_id("0-" + "9" * 5000)
+    assert len(str(caught.value)) < 120
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ what is recorded; running and delayed are the engine's view of an accepted workf
 """
 
 import enum
+import re
 from typing import NamedTuple, NewType, Protocol
 
 import msgspec
@@ -33,6 +34,9 @@ Position = NewType("Position", int)
 
 WorkflowId = NewType("WorkflowId", str)
 """``partition-position`` of the workflow's `Accepted` record, e.g. ``0-1042``."""
+
+# No zeros in front, no digits of other scripts, and no more of them than 64 bits have.
+_WORKFLOW_ID = re.compile(r"(0|[1-9][0-9]{0,18})-(0|[1-9][0-9]{0,18})")
 
 
 class Direction(enum.IntEnum):
@@ -127,13 +131,14 @@ def parse_workflow_id(workflow_id: str) -> tuple[int, Position]:
     """Split a workflow's id into its partition and position.
 
     Raises:
-        ValueError: It is not of the form ``partition-position``.
+        ValueError: It is not of the form ``partition-position``, as we write it: one
+            workflow has one id, or it would be looked for under another and not found.
     """
-    partition, dash, position = workflow_id.partition("-")
-    # isdecimal() alone would let other scripts' digits through; int() reads them too.
-    if not (dash and partition.isdecimal() and position.isdecimal()):
-        raise ValueError(f"{workflow_id!r} is not a workflow id; one looks like 0-1042")
-    return int(partition), Position(int(position))
+    found = _WORKFLOW_ID.fullmatch(workflow_id)
+    if found is None:
+        shown = workflow_id if len(workflow_id) <= 50 else f"{workflow_id[:50]}…"
+        raise ValueError(f"{shown!r} is not a workflow id; one looks like 0-1042")
+    return int(found[1]), Position(int(found[2]))
 
 
 def service_of(step_name: str) -> str:

@@ -321,6 +321,49 @@ def test_only_file_urls_name_a_folder() -> None:
     assert journal_folder(None) is None
 
 
+def test_json_that_is_nested_too_deep_is_the_persons_fault(tmp_path: Path) -> None:
+    async def scenario(_desk: Desk, client: Client) -> None:
+        for payload in ("[" * 100_000, '{"name": "\\ud800"}x'):
+            failed = await client.send(_submit(payload))
+            assert isinstance(failed, messages.Failed)
+            assert failed.kind == "usage"
+            assert "not JSON" in failed.message
+
+    _run(tmp_path, scenario)
+
+
+def test_who_waits_is_told_of_the_stop(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with _served(tmp_path / "j") as (_, desk, admin):
+            desk.may_answer.clear()
+            async with await _connect(tmp_path / "j") as client:
+                command = _submit('{"name": "a"}', wait=True)
+                async with client.stream(command) as results:
+                    assert isinstance(await anext(results), messages.Accepted)
+                    await admin.aclose()
+                    failed = await anext(results)
+            assert isinstance(failed, messages.Failed)
+            assert failed.kind == "unavailable"
+            assert "goes on at the next start" in failed.message
+
+    asyncio.run(_bounded(main()))
+
+
+def test_the_socket_is_removed_wherever_the_process_went(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    async def main() -> None:
+        async with _served(Path("j")) as (_, _, admin):
+            assert admin.path == str(tmp_path / "j" / "admin.sock")
+            monkeypatch.chdir("/")
+            admin.stop_accepting()
+            assert not (tmp_path / "j" / "admin.sock").exists()
+
+    asyncio.run(_bounded(main()))
+
+
 Scenario = Callable[[Desk, Client], Awaitable[None]]
 
 

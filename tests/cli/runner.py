@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from coordinator.cli.app import app
 
 
-def invoke(folder: Path, *arguments: str, answer: str | None = None) -> Ended:
+def invoke(folder: Path, *arguments: str, answer: str | bytes | None = None) -> Ended:
     """Run a ``coordinator`` command on the journal in *folder*, and answer it."""
     env = {"COORDINATOR_JOURNAL": f"file:{folder / 'journal'}", "COLUMNS": "100"}
     result = CliRunner(env=env).invoke(

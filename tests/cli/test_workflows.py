@@ -19,10 +19,10 @@ def test_an_order_is_submitted_waited_for_and_shown(tmp_path: Path) -> None:
             done = await _process(tmp_path, "submit", "PlaceOrder", ORDER, "--wait")
             assert done.code == 0, done.stderr
             assert "completed" in done.stdout
-            assert done.stderr == ""  # no progress without a terminal
             again = await _process(tmp_path, "submit", "PlaceOrder", ORDER, "--json")
             id_ = again.json()["id"]
             assert done.stdout.startswith(f"{id_} ")  # the same key, the same workflow
+            assert done.stderr == f"{id_} accepted\n"  # no progress without a terminal
             shown = await _process(tmp_path, "show", id_)
             assert "✓ payments.charge" in shown.stdout
             listed = await _process(tmp_path, "list")

@@ -12,6 +12,7 @@ import os
 import platform
 from contextlib import suppress
 from typing import Any, assert_never, cast
+from weakref import WeakSet
 
 import msgspec
 
@@ -34,6 +35,7 @@ from coordinator.api.admin_messages import (
     Wait,
     Workflows,
     admin_codec,
+    listed,
 )
 from coordinator.api.admin_socket import (
     SOCKET,
@@ -48,6 +50,7 @@ from coordinator.errors import (
     CommandTypeError,
     CoordinatorError,
     DecodeError,
+    JournalClosedError,
     JournalError,
     UnknownWorkflowError,
     WorkflowStateError,
@@ -59,6 +62,9 @@ from coordinator.timeline import readable
 __all__ = ["AdminServer"]
 
 Answer = Server | Accepted | Ended | Workflows | Failed
+
+GOODBYE_S = 1.0
+"""Seconds in which those who wait are told that the coordinator stops."""
 
 _OPTIONS = ServerOptions(
     server_info=SERVER_INFO,
@@ -81,6 +87,10 @@ class AdminServer:
         )
         self._path: str | None = None
         self._inode = 0
+        self._watchers: WeakSet[_Watcher] = WeakSet()
+        self._answering = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
 
     @property
     def path(self) -> str | None:
@@ -99,11 +109,13 @@ class AdminServer:
         folder = journal_folder(self._coordinator.journal)
         if folder is None:
             return None
+        # A step may change the working directory.
+        folder = os.path.abspath(folder)  # noqa: PTH100, ASYNC240 -- text; no I/O
         with within(folder) as short:
             made = private_socket(short)
             await self._server.listen_unix(made)
             move_in(short)
-        self._path = os.path.join(folder, SOCKET)  # noqa: PTH118 -- paths are text here
+        self._path = os.path.join(folder, SOCKET)  # noqa: PTH118
         self._inode = os.stat(self._path).st_ino  # noqa: PTH116
         return self._path
 
@@ -121,11 +133,27 @@ class AdminServer:
                     os.unlink(path)  # noqa: PTH108
 
     async def aclose(self) -> None:
-        """Hang up, after what was said is sent. May be called twice."""
+        """Tell those who wait that it stops, and hang up. May be called twice."""
         self.stop_accepting()
+        for watcher in list(self._watchers):
+            watcher.refused(JournalClosedError("the coordinator was stopped"))
+        # Bounded: others wait for a disk that is full, and nobody can tell them more.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(GOODBYE_S):
+                await self._idle.wait()
         await self._server.aclose()
 
     async def _handle(self, command: Any, reply: Reply) -> None:
+        self._answering += 1
+        self._idle.clear()
+        try:
+            await self._reply_to(command, reply)
+        finally:
+            self._answering -= 1
+            if not self._answering:
+                self._idle.set()
+
+    async def _reply_to(self, command: Any, reply: Reply) -> None:
         try:
             answer = await self._answer(command, reply)
         except JournalError as error:
@@ -168,7 +196,7 @@ class AdminServer:
                 )
                 return await _accepted(command.id, watcher, reply)
             case Wait():
-                watcher = _Watcher(reply)
+                watcher = self._watcher(reply)
                 coordinator.engine.attach(command.id, watcher)
                 return await watcher.end()
             case _:
@@ -202,17 +230,8 @@ class AdminServer:
         return "" if journal is None else journal.full
 
     def _list(self, command: List) -> Workflows:
-        wanted = set(command.statuses)
-        found = [
-            info
-            for info in self._coordinator.workflows()
-            if (not wanted or not wanted.isdisjoint(info.status.split(", ")))
-            and command.type in {"", info.type}
-        ]
-        found.sort(key=lambda info: info.accepted_at)
-        return Workflows(
-            items=found[: command.limit or None], total=len(found), full=self._full
-        )
+        found = listed(self._coordinator.workflows(), command)
+        return msgspec.structs.replace(found, full=self._full)
 
     async def _submit(self, command: Submit, reply: Reply) -> Answer:
         class_ = self._classes.get(command.type)
@@ -223,7 +242,7 @@ class AdminServer:
             )
         payload = command.payload.encode()
         decoded = _decode(payload, class_)
-        watcher = _Watcher(reply)
+        watcher = self._watcher(reply)
         self._coordinator.engine.offer(
             Submission(command.type, CODEC, payload, command_key(decoded), "", decoded),
             watcher,
@@ -236,10 +255,15 @@ class AdminServer:
 
         Before it is: it may end in the same turn as the action becomes durable.
         """
-        watcher = _Watcher(reply)
+        watcher = self._watcher(reply)
         self._coordinator.engine.attach(workflow_id, watcher)
         # That it is stuck at present is what we are about to change.
         watcher.forget_end()
+        return watcher
+
+    def _watcher(self, reply: Reply) -> "_Watcher":
+        watcher = _Watcher(reply)
+        self._watchers.add(watcher)
         return watcher
 
 
@@ -288,12 +312,16 @@ class _Watcher:
 
 async def _accepted(
     workflow_id: str, watcher: _Watcher | None, reply: Reply
-) -> Accepted | Ended:
+) -> Accepted | Ended | Failed:
     """Say that it is durable, now or along with how it ended."""
     if watcher is None:
         return Accepted(id=workflow_id, last=True)
     await reply.send(Accepted(id=workflow_id, last=False))
-    return await watcher.end()
+    try:
+        return await watcher.end()
+    except JournalError as error:
+        said = f"{error}; {workflow_id} goes on at the next start"
+        return Failed(kind="unavailable", message=said)
 
 
 def _ended(outcome: Outcome) -> Ended:
@@ -331,7 +359,7 @@ def _decode(payload: bytes, class_: type[Any]) -> Any:
     name = class_.__name__
     try:
         given: Any = msgspec.json.decode(payload)
-    except msgspec.DecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise DecodeError(f"{name}: not JSON: {error}") from error
     fields = getattr(msgspec.inspect.type_info(class_), "fields", ())
     if isinstance(given, dict) and fields:

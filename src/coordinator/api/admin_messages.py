@@ -12,6 +12,8 @@ Any of them may be answered by `Failed` instead. It is cmd-stream with the JSON 
 so a Go program can do what ``coordinator`` does: append only, never reorder.
 """
 
+from collections.abc import Iterable
+
 import msgspec
 
 from cmdstream import JsonCodec, Registry, ResultType
@@ -33,10 +35,18 @@ __all__ = [
     "Wait",
     "Workflows",
     "admin_codec",
+    "listed",
 ]
 
 SERVER_INFO = b"coordinator admin 1"
 """The number changes when old and new can't talk to each other."""
+
+
+LIST_SIZE_MAX = 8 * 1024 * 1024
+"""Bytes of JSON in one list. A frame takes 16 MiB, and whatever the number of stuck
+workflows and the length of their keys, a person must see those that fit."""
+REASON_LENGTH_MAX = 200
+"""Characters of a reason in a list: a line. `Show` has all of it."""
 
 
 class Status(msgspec.Struct, frozen=True):
@@ -53,7 +63,7 @@ class Submit(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class List(msgspec.Struct, frozen=True, kw_only=True):
-    """Which workflows are unfinished?"""
+    """Which workflows are unfinished? Of their reasons come the first lines."""
 
     statuses: list[str] = []
     """Only those that have one of these; all if there is none."""
@@ -146,7 +156,7 @@ class Workflows(msgspec.Struct, frozen=True, kw_only=True):
 
     items: list[WorkflowInfo]
     total: int
-    """How many there are, with those that the limit left out."""
+    """How many there are, with those that the limit left out, or that did not fit."""
     full: str = ""
     """As `Server.full`."""
 
@@ -157,6 +167,35 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True):
     kind: str
     """Whose fault: ``usage``, ``not found``, ``conflict``, ``unavailable``."""
     message: str
+
+
+def listed(workflows: Iterable[WorkflowInfo], wanted: List) -> Workflows:
+    """Return those of *workflows* that are *wanted*, as they fit into an answer."""
+    statuses = set(wanted.statuses)
+    found = [
+        info
+        for info in workflows
+        # One that is "aborting, delayed" is both.
+        if (not statuses or not statuses.isdisjoint(info.status.split(", ")))
+        and wanted.type in {"", info.type}
+    ]
+    found.sort(key=lambda info: info.accepted_at)
+    items: list[WorkflowInfo] = []
+    size = 0
+    for info in found[: wanted.limit or None]:
+        brief = msgspec.structs.replace(info, reason=_brief(info.reason))
+        size += len(msgspec.json.encode(brief))
+        if size > LIST_SIZE_MAX:
+            break
+        items.append(brief)
+    return Workflows(items=items, total=len(found))
+
+
+def _brief(reason: str) -> str:
+    line = (reason.strip().splitlines() or [""])[0]
+    if len(line) <= REASON_LENGTH_MAX:
+        return line
+    return line[: REASON_LENGTH_MAX - 1] + "…"
 
 
 def admin_codec() -> JsonCodec:

@@ -34,7 +34,7 @@ from coordinator.cli.output import (
     wrapped,
 )
 from coordinator.cli.printing import emit_json
-from coordinator.cli.remote import NoServerError, ask, folder_of
+from coordinator.cli.remote import NoServerError, SilentServerError, ask, folder_of
 from coordinator.journals.segments import inspect
 from coordinator.journals.segments.files import Folder
 from coordinator.journals.urls import segment_size_of
@@ -174,6 +174,10 @@ def _server(found: inspect.JournalInfo, holders: set[int | None]) -> Iterator[Ch
             )
         else:
             yield ok("server", "none is running, and nobody is seen to hold the lock")
+        return
+    except SilentServerError as error:
+        advice = "see its log; one that was stopped goes on with SIGCONT"
+        yield warning("server", str(error), advice)
         return
     except CliError as error:
         yield warning("server", str(error), "ask as its user, with its version")

@@ -1,4 +1,9 @@
-"""Ask the coordinator that runs on a journal, through its admin socket."""
+"""Ask the coordinator that runs on a journal, through its admin socket.
+
+An answer may take long: a command waits at a door that is closed, a workflow for its
+end. So there is no deadline for it, but a server that is silent for `ANSWER_S` has to
+answer a ping within as long: one that is stopped (SIGSTOP), or hangs, does not.
+"""
 
 import asyncio
 import getpass
@@ -12,6 +17,8 @@ from cmdstream import (
     ClientOptions,
     CmdStreamError,
     ConnectError,
+    EncodeError,
+    ResultStream,
     ServerInfoMismatchError,
 )
 from coordinator.api.admin_messages import (
@@ -24,7 +31,14 @@ from coordinator.api.admin_messages import (
 from coordinator.api.admin_socket import SOCKET, journal_folder, within
 from coordinator.cli.exits import CliError, ExitCode
 
-__all__ = ["NoServerError", "ask", "folder_of", "operator_name", "start"]
+__all__ = [
+    "NoServerError",
+    "SilentServerError",
+    "ask",
+    "folder_of",
+    "operator_name",
+    "start",
+]
 
 T = TypeVar("T")
 
@@ -34,7 +48,9 @@ _CODES = {
     "conflict": ExitCode.CONFLICT,
     "unavailable": ExitCode.UNAVAILABLE,
 }
-_OPTIONS = ClientOptions(server_info=SERVER_INFO)
+ANSWER_S = 10.0
+"""Seconds that a greeting or a pong may take: a loop that is blocked for as long is as
+good as dead, and a person should know."""
 
 
 class NoServerError(CliError):
@@ -42,6 +58,17 @@ class NoServerError(CliError):
 
     def __init__(self, message: str) -> None:
         super().__init__(message, ExitCode.UNAVAILABLE)
+
+
+class SilentServerError(CliError):
+    """There is a server, but it does not answer."""
+
+    def __init__(self, folder: str) -> None:
+        super().__init__(
+            f"the server of {folder} does not answer: it is stopped, or hangs; what "
+            f"was asked for may still be done",
+            ExitCode.UNAVAILABLE,
+        )
 
 
 def folder_of(journal: str | None) -> str:
@@ -78,6 +105,7 @@ def ask(folder: str, command: object, expected: type[T]) -> T:
 
     Raises:
         NoServerError: There is no server.
+        SilentServerError: It does not answer.
         CliError: It refused, hung up, or is of another version.
     """
     with _explained(folder):
@@ -97,32 +125,73 @@ def start(
 
     Raises:
         NoServerError: There is no server.
+        SilentServerError: It does not answer.
         CliError: It refused, hung up, or is of another version.
     """
-    with _explained(folder):
-        return asyncio.run(_start(folder, command, on_accepted))
+    known = ""
+
+    def note(id_: str) -> None:
+        nonlocal known
+        known = id_
+        on_accepted(id_)
+
+    try:
+        with _explained(folder):
+            return asyncio.run(_start(folder, command, note))
+    except CliError as error:
+        if not known:
+            raise
+        raise CliError(
+            f"{error}; `coordinator show {known}` says how it stands",
+            error.code,
+        ) from error
 
 
 async def _ask(folder: str, command: object) -> object:
-    async with await _connect(folder) as client:
-        return await client.send(command)
+    async with await _connect(folder) as client, client.stream(command) as results:
+        return await _next(folder, client, results)
 
 
 async def _start(
     folder: str, command: object, on_accepted: Callable[[str], None]
 ) -> tuple[Accepted, Ended | None]:
     async with await _connect(folder) as client, client.stream(command) as results:
-        accepted = _checked(await anext(results), Accepted)
+        accepted = _checked(await _next(folder, client, results), Accepted)
         if accepted.last:
             return accepted, None
         on_accepted(accepted.id)
-        return accepted, _checked(await anext(results), Ended)
+        return accepted, _checked(await _next(folder, client, results), Ended)
+
+
+async def _next(folder: str, client: Client, results: ResultStream) -> object:
+    """Wait for the next result for as long as the server is alive.
+
+    Raises:
+        SilentServerError: It is not.
+        CmdStreamError: The connection is closed, or the command can't be sent.
+    """
+    while True:
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                return await anext(results)
+        except TimeoutError:
+            pass
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                await client.ping()
+        except TimeoutError:
+            raise SilentServerError(folder) from None
 
 
 async def _connect(folder: str) -> Client:
+    options = ClientOptions(
+        server_info=SERVER_INFO,
+        connect_timeout_s=ANSWER_S,
+        server_info_timeout_s=ANSWER_S,
+    )
     with within(folder) as short:
         return await Client.connect_unix(
-            f"{short}/{SOCKET}", admin_codec(), options=_OPTIONS
+            f"{short}/{SOCKET}", admin_codec(), options=options
         )
 
 
@@ -146,6 +215,8 @@ def _explained(folder: str) -> Generator[None]:
         ) from error
     except (ConnectError, OSError) as error:
         cause = error.__cause__ or error
+        if isinstance(cause, TimeoutError):
+            raise SilentServerError(folder) from error
         if isinstance(cause, PermissionError):
             raise CliError(
                 f"the server of {folder} belongs to another user: {cause}",
@@ -154,6 +225,8 @@ def _explained(folder: str) -> Generator[None]:
         raise NoServerError(
             f"no coordinator is running on {folder}; start one with `coordinator serve`"
         ) from error
+    except EncodeError as error:
+        raise CliError(f"that can't be sent: {error}", ExitCode.USAGE) from error
     except CmdStreamError as error:
         raise CliError(
             f"the server hung up before it answered: {error}", ExitCode.UNAVAILABLE

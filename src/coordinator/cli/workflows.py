@@ -13,6 +13,7 @@ from coordinator.api.admin_messages import (
     Show,
     Submit,
     Workflows,
+    listed,
 )
 from coordinator.cli.exits import CliError, ExitCode
 from coordinator.cli.lanes import draw
@@ -75,8 +76,13 @@ def submit(
     Raises:
         CliError: There is no server, or it did not take the command.
     """
-    given = sys.stdin.read() if payload == "-" else payload
-    command = Submit(type=type_, payload=given, wait=wait)
+    try:
+        # Bytes: stdin's encoding is the locale's, and JSON is UTF-8.
+        given = sys.stdin.buffer.read() if payload == "-" else payload.encode()
+        text = given.decode()
+    except UnicodeError as error:
+        raise CliError(f"the JSON is not UTF-8: {error}", ExitCode.USAGE) from error
+    command = Submit(type=type_, payload=text, wait=wait)
     return _start(command, journal, "accepted", as_json=as_json)
 
 
@@ -125,13 +131,16 @@ def _start(
 ) -> ExitCode:
     folder = folder_of(journal)
     with progress("asking the server …") as tell:
-        accepted, ended = start(
-            folder,
-            command,
-            on_accepted=lambda id_: tell(
+
+        def on_accepted(id_: str) -> None:
+            if isinstance(command, Submit):
+                # Whatever becomes of the waiting, the id has been said.
+                complain(f"{id_} accepted")
+            tell(
                 f"{id_} runs, see `coordinator show {id_}`; Ctrl-C leaves it running …"
-            ),
-        )
+            )
+
+        accepted, ended = start(folder, command, on_accepted=on_accepted)
     if ended is None:
         if as_json:
             emit_json(Started(id=accepted.id, status="accepted"))
@@ -181,24 +190,30 @@ def list_workflows(
     except NoServerError:
         running = False
         with opened(folder) as opened_folder:
-            items = [
-                info
-                for info in unfinished(opened_folder)
-                if (not statuses or info.status in statuses)
-                and type_ in {"", info.type}
-            ]
-        items.sort(key=lambda info: info.accepted_at)
-        found = Workflows(items=items[: limit or None], total=len(items))
+            found = listed(unfinished(opened_folder), _offline(command))
     if as_json:
-        listed = Listed(
-            running=running, total=found.total, workflows=found.items, full=found.full
+        emit_json(
+            Listed(
+                running=running,
+                total=found.total,
+                workflows=found.items,
+                full=found.full,
+            )
         )
-        emit_json(listed)
         return ExitCode.OK
     if not running:
         complain(f"no coordinator is running on {folder}")
     _emit_list(found, running=running)
     return ExitCode.OK
+
+
+def _offline(command: List) -> List:
+    """Ask the journal the same, which does not tell what is delayed."""
+    if "delayed" not in command.statuses:
+        return command
+    complain("what is delayed only a server knows: all that would run is shown")
+    statuses = [*command.statuses, "running"]
+    return msgspec.structs.replace(command, statuses=statuses)
 
 
 def _emit_list(found: Workflows, *, running: bool) -> None:
@@ -224,7 +239,7 @@ def _emit_list(found: Workflows, *, running: bool) -> None:
         complain("nothing is unfinished")
     left_out = found.total - len(found.items)
     if left_out:
-        complain(f"{left_out} more; see --limit")
+        complain(f"{left_out} more; see --limit, --status and --type")
     _warn_if_full(found.full)
 
 
