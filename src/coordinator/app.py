@@ -204,6 +204,7 @@ class Coordinator(Generic[ReceiverT]):
         self._engine: Engine | None = None
         self._opened: Journal | None = None
         self._own_journal = False
+        self._closing: asyncio.Task[None] | None = None
 
     def read_payloads(self, name: str, decode: Decode) -> None:
         """Decode the payloads stored under the codec *name* with *decode*.
@@ -243,10 +244,14 @@ class Coordinator(Generic[ReceiverT]):
         Raises:
             JournalError: The journal can't be opened; nothing was started.
             ValueError: No journal was given, or its URL is wrong.
-            RuntimeError: It is started already.
+            RuntimeError: It is started already, or still being closed.
         """
         if self._engine is not None:
             raise RuntimeError("the coordinator is started already")
+        if self._closing is not None and not self._closing.done():
+            raise RuntimeError(
+                "the coordinator is still being closed; await aclose() first"
+            )
         if self.journal is None:
             raise ValueError(
                 "no journal was given; say Coordinator(..., journal='file:./orders'), "
@@ -287,16 +292,35 @@ class Coordinator(Generic[ReceiverT]):
 
         Nothing accepted is lost: what is unfinished goes on at the next start. A call
         in flight is cut off, and made again under the same key.
+
+        Cancellation: it goes on, in a task of its own; another call waits for its end.
         """
         engine, self._engine = self._engine, None
-        journal, self._opened = self._opened, None
         if engine is not None:
+            loop = asyncio.get_running_loop()
+            self._closing = loop.create_task(self._close(engine))
+        closing = self._closing
+        if closing is None:
+            return
+        # Cut short, it would leave the journal locked for as long as the process lives.
+        try:
+            await asyncio.shield(closing)
+        finally:
+            if closing.done():
+                self._closing = None
+
+    async def _close(self, engine: Engine) -> None:
+        journal, self._opened = self._opened, None
+        try:
             await engine.aclose()
-        if journal is not None and self._own_journal:
-            await journal.aclose()
-        close = getattr(self.receiver, "aclose", None)
-        if engine is not None and close is not None:
-            await close()
+        finally:
+            try:
+                if journal is not None and self._own_journal:
+                    await journal.aclose()
+            finally:
+                close = getattr(self.receiver, "aclose", None)
+                if close is not None:
+                    await close()
 
     async def submit(
         self, command: Command[ReceiverT, ResultT], *, trace: str = ""

@@ -174,12 +174,16 @@ class Engine:
         May be called twice. Nothing acknowledged is lost, and nothing unfinished.
         """
         self._close_doors("the coordinator was stopped")
-        await self._abandon()
-        if self._logs is not None:
-            await self._logs.aclose()
-        stopped = self._dead() or JournalClosedError("the coordinator was stopped")
-        self._tell_all(stopped)
-        self.threads.shutdown(cancel_futures=True)
+        try:
+            await self._abandon()
+        finally:
+            try:
+                if self._logs is not None:
+                    await self._logs.aclose()
+            finally:
+                stopped = JournalClosedError("the coordinator was stopped")
+                self._tell_all(self._dead() or stopped)
+                self.threads.shutdown(cancel_futures=True)
 
     @property
     def schedule(self) -> Schedule:

@@ -77,7 +77,14 @@ class Logs:
             log.stop_waiting()
 
     async def aclose(self) -> None:
-        """Flush, and give all partitions up. May be called twice."""
-        logs, self._logs = self._logs, []
-        for log in logs:
-            await log.aclose()
+        """Flush, and give all partitions up. May be called twice.
+
+        Cancellation: each is given up all the same.
+        """
+        while self._logs:
+            log = self._logs.pop(0)
+            try:
+                await log.aclose()
+            except BaseException:
+                await self.aclose()
+                raise

@@ -393,3 +393,59 @@ def test_user_code_that_swallows_cancellations_does_not_keep_us_from_closing(
 
     run(main())
     assert "do not end although they were cancelled" in caplog.text
+
+
+def test_a_close_that_is_cancelled_goes_on_and_the_next_one_waits_for_it() -> None:
+    shop = Shop()
+
+    async def main() -> None:
+        coordinator = make(shop, Stubborn)
+        await coordinator.start()
+        handle = await coordinator.submit(Stubborn())
+        await until(lambda: coordinator.workflow(handle.id).outcomes)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(1.0):
+                await coordinator.aclose()
+        with pytest.raises(RuntimeError, match="still being closed"):
+            await coordinator.start()
+        await coordinator.aclose()
+        await coordinator.start()
+        assert len(coordinator.workflows()) == 1
+        await coordinator.aclose()
+        await coordinator.aclose()
+
+    run(main())
+
+
+class ClosedShop(Shop):
+    """Says when it was closed."""
+
+    closed = False
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+
+def test_a_close_that_the_end_of_the_loop_cuts_short_gives_everything_up() -> None:
+    shop = ClosedShop()
+    journal = KeepingJournal()
+
+    async def main() -> None:
+        coordinator = make(shop, Stubborn, journal=journal)
+        await coordinator.start()
+        handle = await coordinator.submit(Stubborn())
+        await until(lambda: coordinator.workflow(handle.id).outcomes)
+        closing = asyncio.get_running_loop().create_task(coordinator.aclose())
+        await asyncio.sleep(1.0)
+        # As `asyncio.run` does when its main task is over.
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.wait(others, timeout=1.0)
+        assert closing.done()
+        assert shop.closed
+        again = make(shop, Stubborn, journal=journal)
+        await again.start()
+        await again.aclose()
+
+    run(main())
