@@ -4,12 +4,14 @@ import asyncio
 import resource
 import shutil
 import signal
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 import pytest
 from tests.cli.modules import SHOP
 from tests.processes import Ended, eventually, run_cli, serving
+from tests.small_disk import mounted
 
 from cmdstream import Client, ClientOptions, JsonCodec, Registry
 from cmdstream.errors import ServerInfoMismatchError
@@ -203,6 +205,46 @@ def test_a_journal_that_fails_ends_it_with_1(tmp_path: Path) -> None:
             assert "the journal failed" in server.log
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("what_runs", ["nothing", "an order"])
+def test_a_server_that_was_stopped_starts_on_a_full_disk_and_finishes_what_runs(
+    tmp_path: Path, what_runs: str
+) -> None:
+    async def main() -> None:
+        url = "file:./disk/j?segment_mib=1"
+        async with serving(tmp_path, SHOP, journal=url) as server:
+            async with await Client.connect(*server.address, CODEC) as client:
+                assert await client.send(Count(1)) == 2
+            if what_runs == "an order":
+                (tmp_path / "payments.mode").write_text("delay")
+                order = msgspec.json.encode(ORDER).decode()
+                journal = ("--journal", "disk/j")
+                await run_cli(tmp_path, "submit", "PlaceOrder", order, *journal)
+            assert await server.stop() == 0
+        with (tmp_path / "disk" / "fill").open("wb", buffering=0) as fill:
+            with suppress(OSError):
+                while fill.write(bytes(4096)):
+                    pass
+        (tmp_path / "payments.mode").unlink(missing_ok=True)
+        async with serving(tmp_path, SHOP, journal=url) as server:
+            await eventually(lambda: "takes no new command" in server.log)
+
+            async def nothing_runs() -> bool:
+                listed = await run_cli(
+                    tmp_path, "list", "--journal", "disk/j", "--json"
+                )
+                workflows: list[object] = listed.json()["workflows"]
+                return not workflows
+
+            async with asyncio.timeout(60):
+                while not await nothing_runs():
+                    pass
+            assert await server.stop() == 0
+
+    (tmp_path / "disk").mkdir()
+    with mounted(tmp_path / "disk", "6m"):
+        asyncio.run(main())
 
 
 FEW_FILES = f"""

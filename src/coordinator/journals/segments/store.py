@@ -46,6 +46,9 @@ __all__ = ["Store", "StoreOptions", "make_partition"]
 
 _COPY = "copy.tmp"
 _CHECKPOINT_COPY = "checkpoint.tmp"
+_START_SIZE = 64 * 1024
+"""Bytes that closing leaves for the next starts, each of which writes a claim of some
+100 bytes: a quarter of a segment at most."""
 
 
 class StoreOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -305,10 +308,12 @@ class Store:
     def close(self) -> None:
         """Close the files and give the lock back. May be called twice.
 
-        What was allocated ahead is given back, unless the disk is full: then the next
-        start needs it, as others would take it at once.
+        What was allocated ahead is given back if nothing is unfinished, that is, if
+        the checkpoint needs no record; and not while the disk is full. Else the next
+        start needs it, and others would have taken it: what runs could not go on.
         """
-        if self._active is not None and not (self._death or self.full):
+        done = self._low == self.chain.end
+        if self._active is not None and done and not (self._death or self.full):
             self._give_back(self._active)
         for file in (self._active, self._next):
             if file is not None:
@@ -362,7 +367,7 @@ class Store:
         raise FencedError(message)
 
     def _give_back(self, active: File) -> None:
-        """Cut the unwritten end off, and remove the segment that was made ahead.
+        """Cut most of the unwritten end off, and remove the segment made ahead.
 
         Not synced: nothing depends on it, and a crash leaves zeros there as before. So
         a failure is none of the journal's; what was flushed is not touched. Whoever
@@ -370,7 +375,8 @@ class Store:
         """
         with contextlib.suppress(OSError, FencedError):
             self._check_fence()
-            active.truncate(self._offset)
+            left = min(_START_SIZE, self._options.segment_size // 4)
+            active.truncate(min(self._offset + left, self._limit))
             self.folder.remove(NEXT)
 
     def _write(self, active: File, data: bytes) -> None:
