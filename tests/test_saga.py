@@ -70,9 +70,10 @@ def test_what_a_run_is_for_follows_from_what_is_recorded(
     run = attempt(*records)
     assert run.mode is mode
     assert run.turning is (mode is not Mode.FORWARD)
-    assert (run.asked, run.stopped_by, run.parked, run.unwound) == (
+    assert (run.asked, run.stopped_by, run.closed, run.parked, run.unwound) == (
         set(),
         None,
+        False,
         False,
         False,
     )
@@ -86,50 +87,72 @@ MODES: dict[Mode, list[Record]] = {
     Mode.ABORTING: [ABORTING],
 }
 EVERY_MODE = pytest.mark.parametrize("mode", Mode)
+EITHER = pytest.mark.parametrize("alone", [False, True])
 
 
+@EITHER
 @EVERY_MODE
 @pytest.mark.parametrize("status", [OutcomeStatus.DONE, OutcomeStatus.REFUSED])
 @pytest.mark.parametrize("parked", [False, True])
 def test_what_is_recorded_is_replayed(
-    mode: Mode, status: OutcomeStatus, parked: bool
+    mode: Mode, status: OutcomeStatus, parked: bool, alone: bool
 ) -> None:
     run = attempt(outcome(HOLD, status), *MODES[mode])
     if parked:
         run.park()
-    assert run.answer(HOLD) is Answer.REPLAY
+    assert run.answer(HOLD, alone=alone) is Answer.REPLAY
     assert not run.unwound
 
 
-def test_forward_each_step_that_is_not_recorded_is_called() -> None:
+@EITHER
+def test_what_exec_noted_itself_is_not_replayed_as_a_step(alone: bool) -> None:
+    run = attempt(outcome(HOLD, OutcomeStatus.NOTED))
+    assert run.answer(HOLD, alone=alone) is Answer.CALL
+
+
+@EITHER
+def test_forward_each_step_that_is_not_recorded_is_called(alone: bool) -> None:
     run = attempt(outcome(HOLD))
-    assert run.answer(CHARGE) is Answer.CALL
-    run.learned()
-    assert run.answer(BOOK) is Answer.CALL
+    assert run.answer(CHARGE, alone=alone) is Answer.CALL
+    run.begin(CHARGE, alone=alone)
+    assert run.answer(BOOK, alone=alone) is Answer.CALL
     assert not run.unwound
 
 
 def test_cancelling_the_first_unknown_step_is_called_and_the_next_unwinds() -> None:
     run = attempt(outcome(HOLD), CANCELLED)
-    assert run.answer(HOLD) is Answer.REPLAY
-    assert run.answer(CHARGE) is Answer.CALL
+    assert run.answer(HOLD, alone=True) is Answer.REPLAY
+    assert run.answer(CHARGE, alone=True) is Answer.CALL
     assert not run.unwound
-    run.learned()
-    assert run.answer(BOOK) is Answer.UNWIND
+    run.begin(CHARGE, alone=True)
+    assert run.answer(BOOK, alone=True) is Answer.UNWIND
     assert run.unwound
 
 
+def test_cancelling_in_the_first_run_of_all_nothing_is_called() -> None:
+    run = Attempt(state_of(CANCELLED), first=True)
+    assert run.answer(HOLD, alone=True) is Answer.UNWIND
+
+
+def test_cancelling_a_step_of_another_task_is_called_only_if_a_started_names_it() -> (
+    None
+):
+    run = attempt(started(CHARGE), CANCELLED)
+    assert run.answer(HOLD, alone=False) is Answer.UNWIND
+    assert run.answer(CHARGE, alone=False) is Answer.CALL
+
+
 def test_cancelling_every_step_that_a_started_names_is_called() -> None:
-    run = attempt(started(CHARGE, BOOK), CANCELLED)
-    assert run.answer(CHARGE) is Answer.CALL
-    run.learned()
-    assert run.answer(BOOK) is Answer.CALL
-    assert run.answer(HOLD) is Answer.UNWIND
+    run = Attempt(state_of(started(CHARGE, BOOK), CANCELLED), first=True)
+    assert run.answer(CHARGE, alone=True) is Answer.CALL
+    run.begin(CHARGE, alone=True)
+    assert run.answer(BOOK, alone=True) is Answer.CALL
+    assert run.answer(HOLD, alone=True) is Answer.UNWIND
 
 
 def test_aborting_nothing_is_called_whatever_a_started_names() -> None:
     run = attempt(started(CHARGE, BOOK), ABORTING)
-    assert run.answer(CHARGE) is Answer.UNWIND
+    assert run.answer(CHARGE, alone=True) is Answer.UNWIND
     assert run.unwound
 
 
@@ -139,23 +162,31 @@ def test_parked_nothing_starts(mode: Mode) -> None:
     run.park()
     assert run.parked
     assert run.turning
-    assert run.answer(CHARGE) is Answer.UNWIND
+    assert run.answer(CHARGE, alone=True) is Answer.UNWIND
     assert run.unwound
 
 
 @EVERY_MODE
-def test_after_an_unknown_step_everything_stops_what_is_recorded_too(
+def test_after_an_unknown_step_nothing_goes_on_what_is_recorded_neither(
     mode: Mode,
 ) -> None:
     run = attempt(outcome(HOLD), *MODES[mode])
-    cause = CommandDelayed("no answer")
-    run.stop(cause)
-    assert run.answer(HOLD) is Answer.STOP
-    assert run.answer(CHARGE) is Answer.STOP
+    run.stop(CommandDelayed("no answer"))
+    assert run.answer(HOLD, alone=True) is Answer.UNWIND
+    assert run.answer(CHARGE, alone=False) is Answer.UNWIND
     run.park()
-    assert run.answer(BOOK) is Answer.STOP
+    assert run.answer(BOOK, alone=True) is Answer.UNWIND
     assert not run.unwound
     assert run.asked == {HOLD, CHARGE, BOOK}
+
+
+@EVERY_MODE
+def test_after_its_end_nothing_goes_on_what_is_recorded_neither(mode: Mode) -> None:
+    run = attempt(outcome(HOLD), *MODES[mode])
+    run.close()
+    assert run.answer(HOLD, alone=False) is Answer.UNWIND
+    assert run.answer(CHARGE, alone=False) is Answer.UNWIND
+    assert (run.unwound, run.stopped_by) == (False, None)
 
 
 def test_the_first_cause_decides_how_the_run_ends() -> None:
@@ -166,50 +197,43 @@ def test_the_first_cause_decides_how_the_run_ends() -> None:
     assert run.stopped_by is first
 
 
-def test_cancelled_in_mid_run_nothing_further_starts() -> None:
-    run = attempt()
-    assert run.answer(HOLD) is Answer.CALL
+@pytest.mark.parametrize("first", [False, True])
+def test_cancelled_in_mid_run_nothing_further_starts(first: bool) -> None:
+    run = Attempt(state_of(), first=first)
+    assert run.answer(HOLD, alone=True) is Answer.CALL
     run.cancel()
     assert run.mode is Mode.CANCELLING
     assert run.turning
-    assert run.answer(CHARGE) is Answer.UNWIND
+    assert run.answer(CHARGE, alone=True) is Answer.UNWIND
 
 
-def test_the_first_run_of_all_has_left_nothing_unknown() -> None:
+def test_the_first_run_of_all_has_left_nothing_open() -> None:
     run = Attempt(state_of(), first=True)
     run.cancel()
     assert not run.doubtful
 
 
-def test_a_re_run_is_doubtful_if_it_was_cancelled_before_it_learned_anything() -> None:
+def test_a_re_run_is_doubtful_if_it_was_cancelled_before_exec_called_anything() -> None:
     run = attempt(outcome(HOLD))
-    assert run.answer(HOLD) is Answer.REPLAY
+    assert run.answer(HOLD, alone=True) is Answer.REPLAY
+    run.begin(BOOK, alone=False)
     run.cancel()
     assert run.doubtful
 
 
-def test_a_re_run_that_learned_something_new_is_beyond_doubt() -> None:
+def test_a_re_run_whose_exec_called_something_is_beyond_doubt() -> None:
     run = attempt(outcome(HOLD))
-    run.begin(CHARGE)
-    run.learned()
-    run.end(CHARGE)
-    run.cancel()
-    assert not run.doubtful
-
-
-def test_a_re_run_whose_call_is_in_flight_is_beyond_doubt() -> None:
-    run = attempt(outcome(HOLD))
-    run.begin(CHARGE)
+    run.begin(CHARGE, alone=True)
     run.cancel()
     assert not run.doubtful
 
 
 def test_a_cancelled_run_is_doubtful_while_a_started_step_is_unknown() -> None:
     run = Attempt(state_of(started(HOLD, CHARGE)), first=True)
-    run.answer(HOLD)
+    run.answer(HOLD, alone=False)
     run.cancel()
     before = run.doubtful
-    run.answer(CHARGE)
+    run.answer(CHARGE, alone=False)
     assert (before, run.doubtful) == (True, False)
 
 
@@ -233,10 +257,14 @@ def test_an_unwinding_step_passes_by_except_exception() -> None:
 # Numbers.
 
 
+def number(run: Attempt, name: str) -> StepId:
+    return run.number(StepId(name, 0))
+
+
 def test_steps_of_one_name_are_numbered_from_nought() -> None:
     run = attempt()
     names = ["a", "b", "a", "a", "b"]
-    assert [run.number(name) for name in names] == [
+    assert [number(run, name) for name in names] == [
         StepId("a", 0),
         StepId("b", 0),
         StepId("a", 1),
@@ -247,25 +275,25 @@ def test_steps_of_one_name_are_numbered_from_nought() -> None:
 
 def test_a_step_that_is_named_gives_its_number_back() -> None:
     run = attempt()
-    step = run.number("a")
+    step = number(run, "a")
     assert run.renumber(step, "b") == StepId("b", 0)
-    assert run.number("a") == StepId("a", 0)
-    assert run.number("b") == StepId("b", 1)
+    assert number(run, "a") == StepId("a", 0)
+    assert number(run, "b") == StepId("b", 1)
 
 
 def test_a_step_that_is_named_as_it_was_keeps_its_number() -> None:
     run = attempt()
-    run.number("a")
-    step = run.number("a")
+    number(run, "a")
+    step = number(run, "a")
     assert run.renumber(step, "a") == step == StepId("a", 1)
 
 
 def test_a_step_that_is_named_late_does_not_give_away_a_number_in_use() -> None:
     run = attempt()
-    step = run.number("a")
-    later = run.number("a")
+    step = number(run, "a")
+    later = number(run, "a")
     assert run.renumber(step, "b") == StepId("b", 0)
-    assert run.number("a") not in {step, later}
+    assert number(run, "a") not in {step, later}
 
 
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("ab?"))))
@@ -273,7 +301,7 @@ def test_no_two_steps_get_the_same_number(named: list[tuple[str, str]]) -> None:
     run = attempt()
     steps: list[StepId] = []
     for name, other in named:
-        step = run.number(name)
+        step = number(run, name)
         steps.append(step if other == "?" else run.renumber(step, other))
     assert len(set(steps)) == len(steps)
     for name in "ab":
@@ -281,74 +309,110 @@ def test_no_two_steps_get_the_same_number(named: list[tuple[str, str]]) -> None:
         assert occurrences == list(range(len(occurrences)))
 
 
-# Calls at the same time.
+# Calls, and which of them a `Started` names.
 
 
-def test_a_call_alone_needs_no_started() -> None:
+def test_a_call_for_which_exec_waits_alone_needs_no_started() -> None:
     run = attempt()
-    assert run.begin(HOLD) == ()
+    assert run.begin(HOLD, alone=True) == ()
     run.end(HOLD)
-    assert run.begin(CHARGE) == ()
+    assert run.begin(CHARGE, alone=True) == ()
 
 
-def test_from_the_second_call_on_all_that_are_in_flight_are_named() -> None:
+def test_every_call_of_another_task_is_named() -> None:
     run = attempt()
-    assert run.begin(HOLD) == ()
-    assert run.begin(CHARGE) == (HOLD, CHARGE)
-    assert run.begin(BOOK) == (HOLD, CHARGE, BOOK)
-    run.end(CHARGE)
-    again = StepId(CHARGE.name, 1)
-    assert run.begin(again) == (HOLD, BOOK, again)
+    assert run.begin(HOLD, alone=False) == (HOLD,)
+    assert run.begin(CHARGE, alone=False) == (CHARGE,)
+
+
+def test_the_call_of_exec_is_named_once_another_is_made_beside_it() -> None:
+    run = attempt()
+    assert run.begin(HOLD, alone=True) == ()
+    assert run.begin(CHARGE, alone=False) == (HOLD, CHARGE)
+    assert run.begin(BOOK, alone=False) == (BOOK,)
+
+
+def test_the_call_of_exec_is_named_if_another_is_in_flight() -> None:
+    run = attempt()
+    run.begin(HOLD, alone=False)
+    assert run.begin(CHARGE, alone=True) == (CHARGE,)
+    assert run.begin(BOOK, alone=False) == (BOOK,)
+
+
+def test_a_call_of_exec_that_is_over_is_not_named_any_more() -> None:
+    run = attempt()
+    run.begin(HOLD, alone=True)
+    run.end(HOLD)
+    assert run.begin(CHARGE, alone=False) == (CHARGE,)
 
 
 def test_what_a_started_names_already_is_not_named_again() -> None:
-    run = attempt(started(HOLD, CHARGE, BOOK))
-    run.begin(HOLD)
-    assert run.begin(CHARGE) == ()
-    other = StepId("mail.send", 0)
-    assert run.begin(other) == (HOLD, CHARGE, other)
-
-
-def test_two_started_that_name_a_part_each_do_not_name_the_whole() -> None:
-    run = attempt(started(HOLD, CHARGE), started(CHARGE, BOOK))
-    run.begin(HOLD)
-    assert run.begin(CHARGE) == ()
-    assert run.begin(BOOK) == (HOLD, CHARGE, BOOK)
+    run = attempt(started(HOLD, CHARGE))
+    assert run.begin(HOLD, alone=True) == ()
+    assert run.begin(CHARGE, alone=False) == ()
+    assert run.begin(BOOK, alone=False) == (BOOK,)
 
 
 def test_two_steps_of_one_name_can_not_run_at_once() -> None:
     run = attempt()
-    run.begin(HOLD)
+    second = StepId(HOLD.name, 1)
+    run.begin(HOLD, alone=True)
     with pytest.raises(ConcurrentStepsError) as caught:
-        run.begin(StepId(HOLD.name, 1))
+        run.begin(second, alone=False)
     assert caught.value.step == HOLD.name
+    run.end(second)  # which never began
+    with pytest.raises(ConcurrentStepsError):
+        run.begin(second, alone=False)
     run.end(HOLD)
-    assert run.begin(StepId(HOLD.name, 1)) == ()
+    assert run.begin(second, alone=False) == (second,)
 
 
 def test_a_call_that_is_over_may_be_over_twice() -> None:
     run = attempt()
-    run.begin(HOLD)
+    run.begin(HOLD, alone=True)
     run.end(HOLD)
     run.end(HOLD)
-    assert run.begin(CHARGE) == ()
+    assert run.begin(CHARGE, alone=True) == ()
 
 
-def test_an_outcome_is_kept_until_those_beside_it_were_asked_for() -> None:
-    other = StepId("mail.send", 0)
-    run = attempt(started(HOLD, CHARGE), started(CHARGE, BOOK), outcome(HOLD))
-    run.answer(CHARGE)
-    assert run.awaited_by(CHARGE) == {HOLD, BOOK}
-    run.answer(HOLD)
-    assert run.awaited_by(HOLD) == set()
-    assert run.awaited_by(CHARGE) == {BOOK}
-    run.answer(BOOK)
-    assert run.awaited_by(CHARGE) == set()
-    assert run.awaited_by(other) == set()
+# Outcomes that are held.
 
 
-def test_where_nothing_started_at_once_nothing_is_awaited() -> None:
-    assert attempt(outcome(HOLD)).awaited_by(HOLD) == set()
+def test_an_outcome_is_held_until_what_was_started_before_it_was_asked_for() -> None:
+    run = attempt(started(HOLD, CHARGE), outcome(HOLD), started(BOOK))
+    run.answer(HOLD, alone=False)
+    held = run.holds(HOLD)
+    assert held is not None
+    assert not run.released(held)
+    run.answer(CHARGE, alone=False)
+    assert run.released(held)
+    assert run.holds(HOLD) is None
+
+
+def test_what_was_started_behind_an_outcome_does_not_hold_it() -> None:
+    run = attempt(outcome(HOLD), started(CHARGE))
+    run.answer(HOLD, alone=False)
+    assert run.holds(HOLD) is None
+
+
+def test_an_outcome_that_comes_in_this_run_is_held_as_well() -> None:
+    state = state_of(started(CHARGE))
+    run = Attempt(state)
+    run.answer(HOLD, alone=True)
+    state.apply(outcome(HOLD))
+    assert run.holds(HOLD) is not None
+
+
+def test_what_is_waited_for_in_vain_holds_nothing_any_more() -> None:
+    run = attempt(started(CHARGE), outcome(HOLD))
+    run.answer(HOLD, alone=True)
+    run.release()
+    assert run.holds(HOLD) is None
+    assert run.unknown() == [CHARGE]
+
+
+def test_where_nothing_was_started_nothing_is_held() -> None:
+    assert attempt(outcome(HOLD)).holds(HOLD) is None
 
 
 # What is not known, and what is not asked for.
@@ -357,7 +421,7 @@ def test_where_nothing_started_at_once_nothing_is_awaited() -> None:
 def test_unknown_is_what_was_started_and_neither_recorded_nor_asked_for() -> None:
     run = attempt(started(HOLD, CHARGE), started(CHARGE, BOOK), outcome(HOLD))
     assert run.unknown() == [CHARGE, BOOK]
-    run.answer(BOOK)
+    run.answer(BOOK, alone=False)
     assert run.unknown() == [CHARGE]
     assert attempt(outcome(HOLD)).unknown() == []
 
@@ -374,9 +438,9 @@ def test_ignored_is_what_was_done_and_not_asked_for_in_the_order_of_the_journal(
         outcome(CHARGE, direction=Direction.UNDO),
     )
     assert run.ignored() == [CHARGE, HOLD]
-    run.answer(CHARGE)
+    run.answer(CHARGE, alone=True)
     assert run.ignored() == [HOLD]
-    run.answer(HOLD)
+    run.answer(HOLD, alone=True)
     assert run.ignored() == []
 
 

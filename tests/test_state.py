@@ -209,12 +209,22 @@ def test_cancelled_it_is_no_longer_stuck() -> None:
     assert (state.stuck, state.cancelled) == (None, CANCELLED)
 
 
-def test_every_started_is_remembered_by_itself() -> None:
-    again = Started(0, ((OTHER.name, 1),), 8)
-    assert folded([STARTED, again]).started == (
-        frozenset({STEP, OTHER}),
-        frozenset({OTHER}),
-    )
+def test_a_started_step_is_remembered_by_what_was_known_before_it() -> None:
+    third = StepId("third", 2)
+    again = Started(0, ((OTHER.name, 1), tuple(third)), 8)
+    state = folded([STARTED, outcome(), again])
+    assert list(state.started.items()) == [(STEP, 0), (OTHER, 0), (third, 1)]
+    assert state.unknown() == [OTHER, third]
+
+
+def test_what_exec_noted_is_no_outcome_of_a_step_of_that_name() -> None:
+    noted = outcome(status=OutcomeStatus.NOTED)
+    state = folded([noted, outcome()])
+    assert state.outcome(STEP) == outcome()
+    assert list(state.outcomes.values()) == [noted, outcome()]
+    assert list(state.steps()) == [(STEP, outcome())]
+    with pytest.raises(InvalidRecordError):
+        state.apply(noted)
 
 
 def test_no_two_states_share_their_outcomes() -> None:
@@ -228,6 +238,7 @@ def test_no_two_states_share_their_outcomes() -> None:
         [],
         [outcome(), outcome(OTHER, status=OutcomeStatus.REFUSED), STARTED],
         [outcome(OTHER), outcome(), CANCELLED],
+        [outcome(OTHER), STARTED, outcome(status=OutcomeStatus.NOTED)],
         [outcome(), ABORTING, outcome(direction=Direction.UNDO)],
         [outcome(), CANCELLED, ABORTING, STUCK],
     ],
@@ -250,10 +261,18 @@ def test_what_is_carried_over_replaces_all_that_was_there(
         assert list(again.outcomes) == list(state.outcomes)
 
 
-def test_steps_that_started_together_are_carried_in_one_order() -> None:
-    """A frozenset's order is another one in every process."""
-    state = folded([Started(0, ((OTHER.name, 1), (STEP.name, 0)), 1)])
-    assert state.carry(1).started == (((STEP.name, 0), (OTHER.name, 1)),)
+def test_started_steps_are_carried_by_how_many_outcomes_came_before() -> None:
+    third = StepId("third", 2)
+    state = folded(
+        [
+            Started(0, (tuple(OTHER),), 1),
+            outcome(),
+            outcome(OTHER),
+            Started(0, (tuple(third), tuple(STEP)), 1),
+        ]
+    )
+    assert state.carry(1).started == ((OTHER,), (), (third, STEP))
+    assert folded([state.carry(1)]).started == state.started
 
 
 # The partition.

@@ -207,7 +207,9 @@ def test_functions_of_one_name_in_functions_are_not_mistaken_for_one_another() -
 
     names = Names(None)
     assert names.of(make(int)).returns is int
-    assert names.of(make(str)) == Callee("other", is_async=True, returns=str)
+    assert names.of(make(str)) == Callee(
+        StepId("other", 0), is_named=True, is_async=True, returns=str
+    )
 
 
 @pytest.mark.parametrize(
@@ -261,14 +263,14 @@ class Recorder:
         self.noted: list[tuple[str, object]] = []
         self._counts: dict[str, int] = {}
 
-    def number(self, name: str) -> StepId:
-        count = self._counts.get(name, 0)
-        self._counts[name] = count + 1
-        return StepId(name, count)
+    def number(self, first: StepId) -> StepId:
+        count = self._counts.get(first.name, 0)
+        self._counts[first.name] = count + 1
+        return StepId(first.name, count)
 
     def renumber(self, step: StepId, name: str) -> StepId:
         self._counts[step.name] -= 1
-        return self.number(name)
+        return self.number(StepId(name, 0))
 
     async def perform(self, step: Step[T]) -> T:
         name = step.id.name
@@ -280,9 +282,9 @@ class Recorder:
         result: T = answer
         return result
 
-    def start(self, step: Step[T]) -> Awaitable[T] | None:
+    def start(self, step: Step[T]) -> Awaitable[T]:
         if step.id.name not in self.seconds:
-            return None
+            return step
         return asyncio.get_running_loop().create_task(self.perform(step))
 
     async def append_outcome(self, service: str, value: object) -> None:
@@ -308,13 +310,15 @@ def test_a_step_knows_what_it_was_asked_for() -> None:
     shop = Shop()
     step = workflow_of(Recorder(), shop).step(shop.payments.charge, cents=5)
     assert step.id == StepId("payments.charge", 0)
-    assert step.callee == Callee("payments.charge", is_async=True, returns=int)
+    assert step.callee == Callee(
+        StepId("payments.charge", 0), is_named=True, is_async=True, returns=int
+    )
     assert (step.function, step.args, step.kwargs) == (
         shop.payments.charge,
         (),
         {"cents": 5},
     )
-    assert step.service_of == "payments"
+    assert step.service_called == "payments"
     assert (step.undo_function, step.retry_policy, step.timeout_s) == (None, None, None)
 
 
@@ -336,9 +340,49 @@ def test_each_refinement_gives_the_step_itself() -> None:
     assert step.undo_function == shop.payments.refund
     assert step.retry_policy is policy
     assert step.timeout_s == 2.5
-    assert step.service_of == "bank"
+    assert step.service_called == "bank"
+    assert step.service_to_record == ""
     assert step.service("vault") is step
-    assert step.service_of == "vault"
+    assert step.service_called == step.service_to_record == "vault"
+
+
+def test_the_service_may_be_said_before_the_name_or_after_it() -> None:
+    workflow = workflow_of(Recorder())
+    for step in (
+        workflow.step(function).service("payments").named("bank.charge"),
+        workflow.step(function).named("bank.charge").service("payments"),
+    ):
+        assert step.service_called == step.service_to_record == "payments"
+    same = workflow.step(function).service("bank").named("bank.charge")
+    assert (same.service_called, same.service_to_record) == ("bank", "")
+
+
+@pytest.mark.parametrize(
+    "refine",
+    [
+        lambda step: step.undo(function),
+        lambda step: step.named("a.b"),
+        lambda step: step.retry(Retry()),
+        lambda step: step.timeout(1),
+        lambda step: step.service("a"),
+    ],
+)
+def test_what_refines_a_step_comes_before_its_await(
+    refine: Callable[[Step[Any]], object],
+) -> None:
+    async def main() -> None:
+        step = workflow_of(Recorder()).step(function)
+        await step
+        with pytest.raises(RuntimeError, match="comes before its await"):
+            refine(step)
+
+    run(main())
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("nan")])
+def test_a_time_out_is_more_than_nothing(seconds: float) -> None:
+    with pytest.raises(ValueError, match="more than 0 s"):
+        workflow_of(Recorder()).step(function).timeout(seconds)
 
 
 def test_a_step_that_is_named_leaves_its_number_to_the_next() -> None:

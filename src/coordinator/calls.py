@@ -4,15 +4,20 @@ import asyncio
 import contextvars
 import inspect
 import traceback
+import types
 from collections.abc import Callable, Coroutine, Generator
 from concurrent.futures import Executor
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from coordinator.context import _CURRENT, StepContext
 from coordinator.errors import CommandDelayed, Refused
+from coordinator.values import storable
 
-__all__ = ["call", "describe"]
+__all__ = ["call", "describe", "go_on"]
+
+T = TypeVar("T")
 
 _HERE = Path(__file__).parent
 TRACEBACK_SIZE_MAX = 4000
@@ -72,38 +77,48 @@ async def _finish(
     timer = asyncio.timeout(timeout_s)
     try:
         async with timer:
-            return await _Begun(coroutine, waits_for)
+            return await go_on(coroutine, waits_for)
     except TimeoutError as error:
         if timer.expired():
             raise CommandDelayed(f"no answer within {timeout_s} s") from error
         raise
 
 
-class _Begun:
-    """A coroutine that already waits for something; awaiting this goes on with it."""
+@types.coroutine
+def go_on(
+    coroutine: "Coroutine[Any, Any, T] | Generator[Any, Any, T]",
+    waits_for: Any,
+    given_up: Callable[[], BaseException | None] = lambda: None,
+) -> Generator[Any, Any, T]:
+    """Do what ``yield from`` does, with what already waits for something.
 
-    __slots__ = ("_coroutine", "_waits_for")
-
-    def __init__(self, coroutine: Coroutine[Any, Any, Any], waits_for: Any) -> None:
-        self._coroutine = coroutine
-        self._waits_for = waits_for
-
-    def __await__(self) -> Generator[Any, Any, Any]:
-        """Do what ``yield from`` does, from the second step on."""
-        coroutine, waits_for = self._coroutine, self._waits_for
-        try:
-            while True:
-                try:
-                    sent = yield waits_for
-                except GeneratorExit:
-                    coroutine.close()
-                    raise
-                except BaseException as error:  # noqa: BLE001 -- handed on, not handled
-                    waits_for = coroutine.throw(error)
-                else:
-                    waits_for = coroutine.send(sent)
-        except StopIteration as stop:
-            return stop.value
+    Args:
+        coroutine: It gave *waits_for* when it was run last.
+        waits_for: For asyncio.
+        given_up: Asked each time before it would run again; if there is a reason why it
+            must not, it is closed, and that is raised.
+    """
+    try:
+        while True:
+            try:
+                sent = yield waits_for
+            except GeneratorExit:
+                coroutine.close()
+                raise
+            except BaseException as error:  # noqa: BLE001 -- handed on, not handled
+                if (reason := given_up()) is not None:
+                    break
+                waits_for = coroutine.throw(error)
+            else:
+                if (reason := given_up()) is not None:
+                    break
+                waits_for = coroutine.send(sent)
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+    with suppress(RuntimeError):  # it catches GeneratorExit, too
+        coroutine.close()
+    raise reason
 
 
 async def _in_thread(
@@ -129,7 +144,12 @@ async def _in_thread(
 
 def describe(error: BaseException) -> str:
     """Return an exception in a line, with its traceback behind it if it is a bug."""
-    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    name = type(error).__name__
+    try:
+        words = str(error)
+    except Exception as unsaid:  # noqa: BLE001 -- user code: anything may come
+        words = f"(its text can't be had: {type(unsaid).__name__})"
+    text = storable(f"{name}: {words}" if words else name)
     if isinstance(error, CommandDelayed | Refused | TimeoutError | ConnectionError):
         return text
     report = traceback.TracebackException.from_exception(error)
@@ -137,5 +157,5 @@ def describe(error: BaseException) -> str:
     report.stack = traceback.StackSummary.from_list(
         [frame for frame in report.stack if Path(frame.filename).parent != _HERE]
     )
-    lines = "".join(report.format())
+    lines = storable("".join(report.format()))
     return f"{text}\n{lines[-TRACEBACK_SIZE_MAX:]}"

@@ -14,7 +14,8 @@ Written once, for all backends.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextvars import Context, copy_context
 from typing import Any
 
 from coordinator.batch import encode_batch
@@ -23,6 +24,7 @@ from coordinator.errors import (
     JournalClosedError,
     JournalError,
     JournalFullError,
+    UncertainError,
 )
 from coordinator.model import Position
 from coordinator.ports import Partition
@@ -38,17 +40,99 @@ FULL_RETRY_S = 1.0
 """Seconds between two tries to write while the disk is full."""
 
 
-class Durable(asyncio.Future[None]):
+class Durable:
     """Done once a group is on the disk; shared by all that wait for it.
 
-    It can't be cancelled, or one cancelled waiter would take it from the others. A task
-    that is cancelled while it waits gets its cancellation when the group is written: at
-    most one flush later, and knowing that what it appended is durable.
+    To asyncio it is a future (see `asyncio.isfuture`), with two differences. It can't
+    be cancelled, or one cancelled waiter would take it from the others: a task that is
+    cancelled while it waits gets its cancellation when the group is written, at most
+    one flush later, and knowing that what it appended is durable. And all that wait
+    wake in one callback of the loop: there may be a hundred of them.
     """
 
-    def cancel(self, msg: Any | None = None) -> bool:
+    __slots__ = ("_asyncio_future_blocking", "_callbacks", "_done", "_error", "_loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._asyncio_future_blocking = False
+        self._loop = loop
+        self._done = False
+        self._error: JournalError | None = None
+        self._callbacks: deque[tuple[Callable[[Any], object], Context]] = deque()
+
+    def __await__(self) -> Generator[Any, None, None]:
+        """Return when the group is on the disk.
+
+        Raises:
+            JournalError: It never will be.
+        """
+        if not self._done:
+            self._asyncio_future_blocking = True
+            yield self
+        self.result()
+
+    def finish(self, error: JournalError | None = None) -> None:
+        """Wake all that wait, in the next turn of the loop."""
+        assert not self._done
+        self._done = True
+        self._error = error
+        self._loop.call_soon(self._wake)
+
+    def _wake(self) -> None:
+        callbacks = self._callbacks
+        try:
+            while callbacks:
+                callback, context = callbacks.popleft()
+                context.run(callback, self)
+        finally:
+            if callbacks:  # one of them ends the process; the others wake all the same
+                self._loop.call_soon(self._wake)
+
+    # What asyncio asks of a future.
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        """Return the loop in which it is awaited."""
+        return self._loop
+
+    def done(self) -> bool:
+        """Say whether the group is on the disk, or never will be."""
+        return self._done
+
+    def cancelled(self) -> bool:
+        """Say no: see `cancel`."""
+        return False
+
+    def cancel(self, msg: object = None) -> bool:
         """Refuse: it is not the caller's alone."""
         return False
+
+    def exception(self) -> JournalError | None:
+        """Return why the group never will be on the disk; None if it is."""
+        assert self._done
+        return self._error
+
+    def result(self) -> None:
+        """Return, or raise that."""
+        assert self._done
+        if self._error is not None:
+            raise self._error
+
+    def add_done_callback(
+        self, callback: Callable[[Any], object], *, context: Context | None = None
+    ) -> None:
+        """Call *callback* when it is done."""
+        if self._done:
+            self._loop.call_soon(callback, self, context=context)
+        else:
+            # Not `context or ...`: one without variables is false.
+            where = copy_context() if context is None else context
+            self._callbacks.append((callback, where))
+
+    def remove_done_callback(self, callback: Callable[[Any], object]) -> int:
+        """Call *callback* no longer."""
+        kept = [entry for entry in self._callbacks if entry[0] != callback]
+        removed = len(self._callbacks) - len(kept)
+        self._callbacks = deque(kept)
+        return removed
 
 
 class _Group:
@@ -59,7 +143,7 @@ class _Group:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.records: list[bytes] = []
         self.size = 0
-        self.done = Durable(loop=loop)
+        self.done = Durable(loop)
 
 
 class GroupCommit:
@@ -180,7 +264,19 @@ class GroupCommit:
                     broken.__cause__ = error
                     self._fail(group, broken)
                     return
-                group.done.set_result(None)
+                except BaseException as error:
+                    # Cancelled from outside: by a program that ends its loop without
+                    # closing us. Those who wait could otherwise never end.
+                    self._fail(
+                        group,
+                        UncertainError(
+                            f"nobody knows whether the write at position "
+                            f"{self.partition.end} landed: it ended in "
+                            f"{type(error).__name__}"
+                        ),
+                    )
+                    raise
+                group.done.finish()
                 self._writing = None
                 # The waiters wake in the coming loop turn, and what they append then
                 # goes into one group.
@@ -221,8 +317,7 @@ class GroupCommit:
     def _fail(self, group: _Group, error: JournalError) -> None:
         self._failure = error
         for failed in (group, *self._closed, *([self._open] if self._open else [])):
-            failed.done.set_exception(error)
-            failed.done.exception()  # retrieved: there may be nobody left waiting
+            failed.done.finish(error)
         self._closed.clear()
         self._open = self._writing = None
         if not isinstance(error, JournalClosedError):

@@ -39,7 +39,7 @@ from coordinator.options import EngineOptions
 from coordinator.ports import Journal
 from coordinator.records import Accepted, Stuck
 from coordinator.runs import Caller, Outcome, Run, Submission, refuse, tell
-from coordinator.saga import Delayed, Ended, Parked, Verdict
+from coordinator.saga import Attempt, Delayed, Ended, Parked, Verdict
 from coordinator.saga import Stuck as StuckVerdict
 from coordinator.schedule import Schedule
 from coordinator.state import Ended as EndedWorkflow
@@ -444,11 +444,11 @@ class Engine:
             self,
             run.state,
             append,
+            Attempt(run.state, first=run.fresh, patient=run.patient),
             journal_id=self.journal.id,
             epoch=run.log.partition.epoch,
             failures=run.failures,
             passed=functools.partial(self._passed, run),
-            first=run.fresh,
         )
         run.fresh = False
         run.execution = Execution(command, self, run.state, append, steps, run.failures)
@@ -464,7 +464,8 @@ class Engine:
         match verdict:
             case Ended() | Parked():
                 pass
-            case Delayed(cause, step, retry):
+            case Delayed(cause, step, retry, missed):
+                run.patient = run.patient or missed
                 run.last_error = f"{step}: {describe(cause)}"
                 self.schedule.delayed(run, cause, retry)
                 self._open_door()

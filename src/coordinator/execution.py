@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from coordinator import values
-from coordinator.calls import describe
+from coordinator.calls import describe, go_on
 from coordinator.commit import Durable
 from coordinator.errors import (
     CommandBlocked,
@@ -34,6 +34,7 @@ from coordinator.saga import (
     Mode,
     Parked,
     Stuck,
+    Unwind,
     Verdict,
     undo_plan,
 )
@@ -45,6 +46,10 @@ __all__ = ["MEND", "Execution"]
 
 MEND = "; mend the code, then retry"
 """What to do about what does not fit: said where a workflow gets stuck by it."""
+
+
+# Before Python 3.12 each look at a member through its class runs Python code.
+_DO, _CANCELLING, _COMPLETED = Direction.DO, Mode.CANCELLING, EndStatus.COMPLETED
 
 
 class Execution:
@@ -76,8 +81,7 @@ class Execution:
         self._state = state
         self._append = append
         self._failures = failures
-        self._failed_direction = Direction.DO
-        self._result_type: Any = Any
+        self._failed_direction = _DO
 
     async def run(self) -> Verdict:
         """Run the command and return what came of it.
@@ -88,16 +92,16 @@ class Execution:
         Raises:
             JournalError: The journal is dead; so is the engine.
         """
-        steps = self.steps
-        workflow = Workflow(
-            steps, self._host.names, self._state.id, self._state.accepted.key
-        )
-        self._result_type = values.return_type(self._command.exec)
+        steps, host, command = self.steps, self._host, self._command
+        workflow = Workflow(steps, host.names, self._state.id, self._state.accepted.key)
         result: Any = None
         error: BaseException | None = None
         steps.begin()
         try:
-            result = await self._command.exec(workflow, self._host.receiver)
+            running = command.exec(workflow, host.receiver).__await__()
+            result = await go_on(running, running.send(None), self._given_up)
+        except StopIteration as stop:
+            result = stop.value  # it never waited
         except KeyboardInterrupt:
             raise
         except BaseException as raised:  # noqa: BLE001 -- user code: anything may come
@@ -112,13 +116,17 @@ class Execution:
         except EncodeError as unstorable:
             return Stuck(f"how it ended: {unstorable}{MEND}")
 
+    def _given_up(self) -> BaseException | None:
+        """Say why `exec` is not to be run any further, whatever it waits for."""
+        return Unwind() if self.steps.hopeless else None
+
     async def _judge(self, result: Any, error: BaseException | None) -> Verdict:
         attempt = self._attempt
         if attempt.stopped_by is not None:
             return self._judge_stop(attempt.stopped_by)
         if self._state.aborting is not None:
             return await self._compensate(error)
-        if attempt.mode is Mode.CANCELLING:
+        if attempt.mode is _CANCELLING:
             return await self._turn_back_cancelled(error)
         if attempt.unwound:
             return Parked()
@@ -146,7 +154,7 @@ class Execution:
             delayed = isinstance(cause, CommandDelayed)
             limit = policy.delays_max if delayed else policy.attempts_max
             if limit is not None and failures >= limit:
-                what = "undo of " if self._failed_direction is Direction.UNDO else ""
+                what = "" if self._failed_direction is _DO else "undo of "
                 return Stuck(
                     f"{what}{name} failed {failures} times, last: "
                     f"{describe(cause)}{self._standing()}"
@@ -161,7 +169,8 @@ class Execution:
 
     def _completion(self, result: Any) -> Finished | Stuck:
         try:
-            data, _ = values.round_trip(result, self._result_type)
+            type_ = self._host.names.result_type(type(self._command))
+            data, _ = values.round_trip(result, type_)
         except EncodeError as error:
             return Stuck(f"the result: {error}{MEND}")
         attempt = self._attempt
@@ -177,7 +186,7 @@ class Execution:
             )
         return Finished(
             self._state.position,
-            EndStatus.COMPLETED,
+            _COMPLETED,
             data,
             self._host.now(),
             ignored,
@@ -199,7 +208,7 @@ class Execution:
         await self._append(
             Aborting(
                 self._state.position,
-                refusal.reason or type(refusal).__name__,
+                values.storable(refusal.reason or type(refusal).__name__),
                 self._host.now(),
                 values.refusal_of(refusal),
             )
@@ -222,8 +231,15 @@ class Execution:
         await self._append(Aborting(self._state.position, reason, self._host.now()))
         return await self._compensate(error)
 
-    def _missing(self, error: BaseException | None) -> Stuck | None:
+    def _missing(self, error: BaseException | None) -> Stuck | Delayed | None:
         """Return a verdict if something stands that this run has no undo for."""
+        stuck = self._missed(error)
+        if stuck is None or self._attempt.patient or not self._state.started:
+            return stuck
+        cause = CommandDelayed(stuck.reason)
+        return Delayed(cause, "exec", self._host.retry, missed=True)
+
+    def _missed(self, error: BaseException | None) -> Stuck | None:
         unknown = self._attempt.unknown()
         if unknown:
             return Stuck(
@@ -253,13 +269,19 @@ class Execution:
                 await self.steps.undo(step)
             except Refused as refusal:
                 return Stuck(
-                    f"undo of {step_id} was refused: {refusal}{self._standing()}"
+                    f"undo of {step_id} was refused: {refusal.reason}{self._standing()}"
                 )
-            except JournalError:
+            except (JournalError, KeyboardInterrupt):
                 raise
-            except Exception as failure:  # noqa: BLE001 -- judged like a step's
+            except BaseException as failure:
+                if self.steps.abandoned:
+                    raise
                 self.steps.failed, self._failed_direction = step, Direction.UNDO
-                return self._judge_stop(failure)
+                return self._judge_stop(
+                    CommandDelayed("the call was cancelled")
+                    if isinstance(failure, asyncio.CancelledError)
+                    else failure
+                )
         assert state.aborting is not None
         if state.cancelled is not None:
             reason = values.encode(state.aborting.reason)

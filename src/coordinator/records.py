@@ -193,10 +193,13 @@ def encode_record(record: Record) -> bytes:
     """Encode *record*, without the length that the batch puts before it.
 
     Raises:
-        EncodeError: It is larger than `RECORD_SIZE_MAX`. What is in it comes from users
-            and their clients, so this is no bug of ours.
+        EncodeError: It is larger than `RECORD_SIZE_MAX`, or a text in it is not one.
+            What is in it comes from users and their clients, so this is no bug of ours.
     """
-    data = _ENCODER.encode(record)
+    try:
+        data = _ENCODER.encode(record)
+    except UnicodeEncodeError as error:
+        raise EncodeError(f"a record can't be stored: {error}") from error
     if len(data) > RECORD_SIZE_MAX:
         raise EncodeError(
             f"a record of {len(data)} bytes can't be stored, the limit is "

@@ -103,6 +103,7 @@ class Run:
         "known",
         "last_error",
         "log",
+        "patient",
         "state",
         "task",
     )
@@ -121,6 +122,8 @@ class Run:
         self.failures: dict[tuple[StepId, Direction], int] = {}
         self.fresh = False
         """Accepted by this process, and never run."""
+        self.patient = False
+        """A run missed steps that were started; refusals wait for these now."""
         self.delays = 0
         """Runs in a row that ended delayed without a new outcome."""
         self.known = 0

@@ -7,19 +7,27 @@ one such run: it numbers the steps, and says of each what is to happen.
     -----------------------  -----------  ---------------------------------------------
     done, refused            any          REPLAY: what is recorded
     nothing                  FORWARD      CALL the service
-    nothing                  CANCELLING   CALL while no new outcome was learned in this
-                                          run, or if a `Started` names it: it may have
-                                          been started before a crash; else UNWIND
+    nothing                  CANCELLING   CALL what may have been started before: what a
+                                          `Started` names, and the first other step of
+                                          `exec`'s own task in this process; else UNWIND
     nothing                  ABORTING     UNWIND: it was never started, see rule 2
     nothing                  any, parked  UNWIND: the process is about to stop
-    anything                 any, after   STOP: the run ends as that step did, whatever
-                             a step that  user code makes of the exception
-                             is unknown
+    anything                 any, closed  UNWIND: a step became unknown, and the run
+                                          ends so, whatever user code makes of it; or it
+                                          has ended, and a task of it lives on
 
-Calls made at the same time are named in a `Started` record first. In every later run
-the outcome of one of them is kept from `exec` until it has asked for all the others
-(`Attempt.awaited_by`): or a refusal that is replayed at once would make a `TaskGroup`
-cancel a sibling which, last time, had got as far as its call.
+A step that may be *open*, called and without an outcome, must not be forgotten: whoever
+turned back without knowing of it would leave its effect in the world. A `Started` names
+it where the next run may miss it: before a call that is not all that `exec` waits for,
+and when a call ended unknown. In every run, an outcome is kept from `exec` until it has
+asked for the steps that a `Started` before that outcome names (`Attempt.holds`): or a
+refusal that is replayed at once would make a `TaskGroup` cancel a sibling which, last
+time, had got as far as its call. Code that takes the first of two outcomes and never
+looks at the other may miss a step even so; then the next run is patient, before the
+workflow is stuck.
+
+One call at most is open and not named: the one that `exec` itself waited for, alone,
+when the process died. A run over the same code asks for it first.
 
 The five rules of compensation (DESIGN: "decided once", "nothing in flight when it is
 decided", "last finished first", "an aborting run starts nothing", "a recorded outcome
@@ -29,14 +37,15 @@ is never ignored") are kept by three functions: `Attempt.answer`, `undo_plan`, a
 
 import enum
 from collections.abc import Collection
+from itertools import islice
 from typing import TypeAlias, cast
 
 import msgspec
 
 from coordinator.errors import ConcurrentStepsError, Refused
-from coordinator.model import Direction, OutcomeStatus, Retry, StepId
+from coordinator.model import OutcomeStatus, Retry, StepId
 from coordinator.records import Finished
-from coordinator.state import WorkflowState
+from coordinator.state import OutcomeKey, WorkflowState
 
 __all__ = [
     "Answer",
@@ -74,7 +83,12 @@ class Answer(enum.Enum):
     REPLAY = "replay"
     CALL = "call"
     UNWIND = "unwind"
-    STOP = "stop"
+
+
+# Before Python 3.12 each look at a member through its class runs Python code.
+_FORWARD, _CANCELLING, _ABORTING = Mode.FORWARD, Mode.CANCELLING, Mode.ABORTING
+_REPLAY, _CALL, _UNWIND = Answer.REPLAY, Answer.CALL, Answer.UNWIND
+_DONE, _REFUSED = OutcomeStatus.DONE, OutcomeStatus.REFUSED
 
 
 class Ended(msgspec.Struct, frozen=True):
@@ -89,6 +103,8 @@ class Delayed(msgspec.Struct, frozen=True):
     cause: BaseException
     step: str
     retry: Retry
+    missed: bool = False
+    """It missed steps that were started: the next run is to be patient."""
 
 
 class Stuck(msgspec.Struct, frozen=True):
@@ -107,81 +123,106 @@ Verdict: TypeAlias = Ended | Delayed | Stuck | Parked
 class Attempt:
     """One run of `exec` over a workflow's recorded outcomes."""
 
-    def __init__(self, state: WorkflowState, *, first: bool = False) -> None:
+    stopped_by: BaseException | None = None
+    """Why no further step may go on: the first unknown step, or a bug."""
+    closed = False
+    """No step goes on any more: one became unknown, or the run ended."""
+    parked = False
+    """Nothing further starts: the process is about to stop."""
+    unwound = False
+    """A step was not started, or the run interrupted: what `exec` returns or raises
+    after that says nothing."""
+    _turned = False
+    _alone: StepId | None = None
+    """The running call of `exec`'s own task that no `Started` names."""
+
+    def __init__(
+        self, state: WorkflowState, *, first: bool = False, patient: bool = False
+    ) -> None:
         """Begin a run.
 
         Args:
             state: What is recorded.
             first: No run of this workflow came before, in any process: no step can be
-                unknown.
+                open.
+            patient: A refusal waits for every step that was started, also for those
+                started behind it.
         """
         self.mode = (
-            Mode.ABORTING
-            if state.aborting is not None
-            else Mode.CANCELLING
-            if state.cancelled is not None
-            else Mode.FORWARD
+            _FORWARD
+            if state.aborting is None and state.cancelled is None
+            else _CANCELLING
+            if state.aborting is None
+            else _ABORTING
         )
         self.asked: set[StepId] = set()
         """Every step that this run asked for."""
-        self.stopped_by: BaseException | None = None
-        """Why no further step may go on: the first unknown step, or a bug."""
-        self.parked = False
-        """Nothing further starts: the process is about to stop."""
-        self.unwound = False
-        """A step was not started, or the run interrupted: what `exec` returns or raises
-        after that says nothing."""
-        self._first = first
-        self._turned = False
-        self._turned_early = False
         self._state = state
+        self._doubt = not first
+        self.patient = patient
         self._counts: dict[str, int] = {}
         self._running: dict[str, StepId] = {}
-        self._learned = False
-        self._refusals: dict[int, tuple[int, Refused]] = {}
+        self._refusals: list[tuple[int, Refused]] = []
+        # In the order of the journal, each with the outcomes recorded before.
+        self._awaited = dict(state.started)
+        self._ranks: dict[OutcomeKey, int] = {}
 
-    def number(self, name: str) -> StepId:
-        """Return the identity of the next step of that name."""
+    def number(self, first: StepId) -> StepId:
+        """Return the identity of the next step of the name of *first*."""
+        name = first[0]
         occurrence = self._counts.get(name, 0)
         self._counts[name] = occurrence + 1
-        return StepId(name, occurrence)
+        return StepId(name, occurrence) if occurrence else first
 
     def renumber(self, step: StepId, name: str) -> StepId:
         """Give *step* another name; its old number goes to the next of the old name."""
         if self._counts[step.name] == step.occurrence + 1:
             self._counts[step.name] = step.occurrence
-        return self.number(name)
+        return self.number(StepId(name, 0))
 
-    def answer(self, step: StepId) -> Answer:
-        """Say what is to happen with *step*, which `exec` now waits for."""
+    def answer(self, step: StepId, *, alone: bool) -> Answer:
+        """Say what is to happen with *step*, which `exec` now waits for.
+
+        Args:
+            step: Asked for.
+            alone: By `exec`'s own task, which does nothing else meanwhile.
+        """
         self.asked.add(step)
-        if self.stopped_by is not None:
-            return Answer.STOP
-        if self._state.outcome(step) is not None:
-            return Answer.REPLAY
+        if self._awaited:
+            self._awaited.pop(step, None)
+        if self.closed:
+            return _UNWIND
+        if step in self._state.outcomes:
+            return _REPLAY
         if not self.parked and (
-            self.mode is Mode.FORWARD
+            self.mode is _FORWARD
             or (
-                self.mode is Mode.CANCELLING
-                and (not self._learned or self._may_be_started(step))
+                self.mode is _CANCELLING
+                and (
+                    step in self._state.started
+                    or (alone and self._doubt and not self._turned)
+                )
             )
         ):
-            return Answer.CALL
+            return _CALL
         self.unwound = True
-        return Answer.UNWIND
+        return _UNWIND
 
     def stop(self, cause: BaseException) -> None:
         """Let no further step go on: *cause* decides how this run ends."""
+        self.closed = True
         if self.stopped_by is None:
             self.stopped_by = cause
 
+    def close(self) -> None:
+        """Let no further step go on: the run has ended."""
+        self.closed = True
+
     def cancel(self) -> None:
         """Turn back in mid-run: nothing further starts, what runs is awaited."""
-        assert self.mode is Mode.FORWARD
-        self.mode = Mode.CANCELLING
+        assert self.mode is _FORWARD
+        self.mode = _CANCELLING
         self._turned = True
-        self._turned_early = not (self._first or self._learned or self._running)
-        self._learned = True
 
     @property
     def doubtful(self) -> bool:
@@ -189,7 +230,7 @@ class Attempt:
 
         Only a run that is cancelling from its start finds out: it asks again.
         """
-        return self._turned_early or (self._turned and bool(self.unknown()))
+        return self._turned and (self._doubt or bool(self.unknown()))
 
     def park(self) -> None:
         """Start nothing further: the process is about to stop."""
@@ -198,12 +239,9 @@ class Attempt:
     @property
     def turning(self) -> bool:
         """Whether a step that just ended must not give control back to `exec`."""
-        return self.parked or self.mode is not Mode.FORWARD
+        return self.parked or self.mode is not _FORWARD
 
-    def _may_be_started(self, step: StepId) -> bool:
-        return any(step in steps for steps in self._state.started)
-
-    def begin(self, step: StepId) -> tuple[StepId, ...]:
+    def begin(self, step: StepId, *, alone: bool) -> tuple[StepId, ...]:
         """Note that *step* is being called.
 
         Returns:
@@ -212,36 +250,58 @@ class Attempt:
         Raises:
             ConcurrentStepsError: Another step of its name is being called.
         """
-        if step.name in self._running:
+        running = self._running
+        if step[0] in running:
             raise ConcurrentStepsError(step.name)
-        self._running[step.name] = step
-        if len(self._running) == 1:
-            return ()
-        steps = tuple(self._running.values())
-        known = any(named.issuperset(steps) for named in self._state.started)
-        return () if known else steps
+        running[step[0]] = step
+        if alone:
+            # What an earlier process left open without a word is this one.
+            self._doubt = False
+            if len(running) == 1:
+                self._alone = step
+                return ()
+        steps = (step,) if self._alone is None else (self._alone, step)
+        self._alone = None
+        return tuple(step for step in steps if step not in self._state.started)
 
     def end(self, step: StepId) -> None:
         """Note that the call of *step* is over."""
-        self._running.pop(step.name, None)
+        if self._running.get(step[0]) == step:
+            del self._running[step[0]]
+        if self._alone is step:
+            self._alone = None
 
-    def awaited_by(self, step: StepId) -> set[StepId]:
-        """Return the steps that `exec` must ask for before it learns of *step*."""
-        if not self._state.started:
-            return set()
-        beside = (steps for steps in self._state.started if step in steps)
-        return {other for steps in beside for other in steps} - self.asked
+    def holds(self, step: StepId) -> int | None:
+        """Say whether the outcome of *step* is to be kept from `exec` for now.
 
-    def learned(self) -> None:
-        """Note that a step has an outcome now, recorded."""
-        self._learned = True
+        Returns:
+            None if it may have it; else what `released` compares.
+        """
+        if not self._awaited:
+            return None
+        rank = self._rank(step)
+        if self.patient and self._state.outcomes[step].status is _REFUSED:
+            rank = len(self._state.outcomes)  # behind all that was started
+        return None if self.released(rank) else rank
+
+    def _rank(self, step: StepId) -> int:
+        """Return how many outcomes were recorded before that of *step*."""
+        ranks = self._ranks
+        for key in islice(self._state.outcomes, len(ranks), None):
+            ranks[key] = len(ranks)
+        return ranks[step]
+
+    def released(self, rank: int) -> bool:
+        """Say whether an outcome that was held may go on to `exec` now."""
+        return not self._awaited or next(iter(self._awaited.values())) > rank
+
+    def release(self) -> None:
+        """Hold nothing any more: what is waited for does not come."""
+        self._awaited.clear()
 
     def refused(self, step: StepId, refusal: Refused) -> None:
         """Note that `exec` was told of *refusal* as the outcome of *step*."""
-        order = list(self._state.outcomes).index(
-            (step.name, step.occurrence, Direction.DO)
-        )
-        self._refusals[id(refusal)] = (order, refusal)
+        self._refusals.append((self._rank(step), refusal))
 
     def refusal_in(self, error: BaseException) -> Refused | None:
         """Return the refusal that *error* is or consists of; None if it is none.
@@ -257,17 +317,15 @@ class Attempt:
         refusals = [leaf for leaf in leaves if isinstance(leaf, Refused)]
         if len(refusals) < len(leaves):
             return None
-        return min(refusals, key=lambda r: self._refusals.get(id(r), (-1, r))[0])
+        order = {id(refusal): order for order, refusal in self._refusals}
+        return min(refusals, key=lambda refusal: order.get(id(refusal), -1))
 
     def unknown(self) -> list[StepId]:
         """Return the steps that may have been started but were not asked for.
 
         Nobody knows whether they were done.
         """
-        started = {step for steps in self._state.started for step in steps}
-        return sorted(
-            step for step in started - self.asked if self._state.outcome(step) is None
-        )
+        return [step for step in self._state.unknown() if step not in self.asked]
 
     def ignored(self) -> list[StepId]:
         """Return the steps that are recorded as done and that this run never asked for.
@@ -275,11 +333,9 @@ class Attempt:
         Their undo is not known: the code was changed, or took another way.
         """
         return [
-            StepId(name, occurrence)
-            for (name, occurrence, direction), outcome in self._state.outcomes.items()
-            if direction is Direction.DO
-            and outcome.status is OutcomeStatus.DONE
-            and StepId(name, occurrence) not in self.asked
+            step
+            for step, outcome in self._state.steps()
+            if outcome.status is _DONE and step not in self.asked
         ]
 
 

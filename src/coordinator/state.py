@@ -8,8 +8,8 @@ function, in the same order, so what is recovered is what was.
     Accepted   nothing                                         running
     Outcome    Accepted, until Aborting (DO) or after it       the step is known; its
                (UNDO); once per step and direction             value is replayed
-    Started    Accepted, until Aborting, Stuck or Finished     a refusal waits until all
-                                                               of them are asked for
+    Started    Accepted, until Aborting, Stuck or Finished     outcomes behind it wait
+                                                               until it is asked for
     Cancelled  anything but Aborting, Cancelled, Finished      running, on its way back
     Aborting   anything but Aborting, Stuck, Finished          aborting: only undos
     Stuck      anything but Stuck, Finished                    waits for a person
@@ -58,13 +58,19 @@ __all__ = [
     "Checkpoint",
     "Ended",
     "InvalidRecordError",
+    "OutcomeKey",
     "PartitionState",
     "WorkflowState",
     "decode_checkpoint",
 ]
 
-OutcomeKey: TypeAlias = tuple[str, int, Direction]
-"""Step name, occurrence, direction."""
+OutcomeKey: TypeAlias = tuple[str, int] | tuple[str, int, int]
+"""A `StepId`; with a third element for what is not a step's own outcome: `_UNDO` for
+that of its undo, `_NOTED` for what `exec` wrote down itself."""
+
+# Before Python 3.12 each look at a member through its class runs Python code.
+_DO, _UNDO = Direction.DO, Direction.UNDO
+_DONE, _NOTED = OutcomeStatus.DONE, OutcomeStatus.NOTED
 
 _Turn: TypeAlias = Finished | Aborting | Stuck | Resumed | Cancelled | Started | Carried
 """Records that change more of a workflow's state than what is known of a step."""
@@ -92,24 +98,33 @@ class WorkflowState(msgspec.Struct, gc=False):
     aborting: Aborting | None = None
     stuck: Stuck | None = None
     finished: Finished | None = None
-    started: tuple[frozenset[StepId], ...] = ()
-    """Sets of steps whose calls may have been in flight at once."""
+    started: dict[StepId, int] = {}
+    """The steps that a `Started` names, in order; how many outcomes were recorded
+    before it did."""
 
     def outcome(
         self, step: StepId, direction: Direction = Direction.DO
     ) -> Outcome | None:
         """Return what is recorded of *step*, if anything."""
-        return self.outcomes.get((step.name, step.occurrence, direction))
+        return self.outcomes.get(step if direction is _DO else (*step, _UNDO))
 
     def standing(self) -> list[StepId]:
         """Return the steps whose effect is still in the world, in journal order."""
         return [
-            StepId(name, occurrence)
-            for (name, occurrence, direction), outcome in self.outcomes.items()
-            if direction is Direction.DO
-            and outcome.status is OutcomeStatus.DONE
-            and (name, occurrence, Direction.UNDO) not in self.outcomes
+            step
+            for step, outcome in self.steps()
+            if outcome.status is _DONE and (*step, _UNDO) not in self.outcomes
         ]
+
+    def steps(self) -> Iterator[tuple[StepId, Outcome]]:
+        """Yield the steps that have an outcome, in journal order."""
+        for key, outcome in self.outcomes.items():
+            if len(key) == 2:
+                yield StepId(*key), outcome
+
+    def unknown(self) -> list[StepId]:
+        """Return the steps that a `Started` names and that have no outcome."""
+        return [step for step in self.started if step not in self.outcomes]
 
     def carry(self, at: int) -> Carried:
         """Return a record that says all of this state again."""
@@ -121,11 +136,15 @@ class WorkflowState(msgspec.Struct, gc=False):
             cancelled=self.cancelled,
             aborting=self.aborting,
             stuck=self.stuck,
-            started=tuple(
-                tuple((step.name, step.occurrence) for step in sorted(steps))
-                for steps in self.started
-            ),
+            started=self._started_by_outcomes(),
         )
+
+    def _started_by_outcomes(self) -> tuple[tuple[tuple[str, int], ...], ...]:
+        groups: list[list[tuple[str, int]]] = []
+        for step, before in self.started.items():
+            groups += ([] for _ in range(before + 1 - len(groups)))
+            groups[before].append((step.name, step.occurrence))
+        return tuple(map(tuple, groups))
 
     def apply(self, record: Record) -> None:
         """Change the state as *record* says; see the table in this module's docstring.
@@ -134,11 +153,10 @@ class WorkflowState(msgspec.Struct, gc=False):
             InvalidRecordError: *record* can't follow. The state is unchanged.
         """
         if isinstance(record, Outcome):  # most are: the short way
-            key = (record.step, record.occurrence, record.direction)
-            undo = record.direction is Direction.UNDO
+            key = _key(record)
             if (
                 key in self.outcomes
-                or undo is (self.aborting is None)
+                or (record.direction is _UNDO) is (self.aborting is None)
                 or self.stuck is not None
                 or self.finished is not None
             ):
@@ -163,15 +181,20 @@ class WorkflowState(msgspec.Struct, gc=False):
                 self.cancelled = record
                 self.stuck = None
             case Started():
-                self.started = (*self.started, _step_ids(record.steps))
+                for name, occurrence in record.steps:
+                    self.started.setdefault(
+                        StepId(name, occurrence), len(self.outcomes)
+                    )
             case Carried():
-                self.outcomes = {
-                    (o.step, o.occurrence, o.direction): o for o in record.outcomes
-                }
+                self.outcomes = {_key(outcome): outcome for outcome in record.outcomes}
                 self.cancelled = record.cancelled
                 self.aborting = record.aborting
                 self.stuck = record.stuck
-                self.started = tuple(_step_ids(steps) for steps in record.started)
+                self.started = {
+                    StepId(name, occurrence): before
+                    for before, steps in enumerate(record.started)
+                    for name, occurrence in steps
+                }
             case _:
                 assert_never(record)
 
@@ -215,8 +238,12 @@ class WorkflowState(msgspec.Struct, gc=False):
         return "cancelling" if self.cancelled is not None else "running"
 
 
-def _step_ids(steps: tuple[tuple[str, int], ...]) -> frozenset[StepId]:
-    return frozenset(StepId(name, occurrence) for name, occurrence in steps)
+def _key(outcome: Outcome) -> OutcomeKey:
+    if outcome.direction is _UNDO:
+        return (outcome.step, outcome.occurrence, _UNDO)
+    if outcome.status is _NOTED:
+        return (outcome.step, outcome.occurrence, _NOTED)
+    return (outcome.step, outcome.occurrence)
 
 
 class Ended(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -11,10 +11,11 @@ the user's is a task of ours, which outlives the user's: `settle` waits for it.
 
 import asyncio
 import functools
-from collections.abc import Awaitable, Callable, Collection, Coroutine
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Generator
 from concurrent.futures import Executor
 from contextlib import suppress
-from typing import Any, Protocol, TypeVar
+from heapq import heappop, heappush
+from typing import Any, Generic, Protocol, TypeVar
 
 from coordinator import values
 from coordinator.calls import call
@@ -25,6 +26,7 @@ from coordinator.errors import (
     ConcurrentStepsError,
     DecodeError,
     EncodeError,
+    JournalError,
     Refused,
 )
 from coordinator.model import (
@@ -43,6 +45,19 @@ from coordinator.workflow import Names, RecordedOutcome, Step
 __all__ = ["Host", "Steps"]
 
 T = TypeVar("T")
+
+UNWINDS_MAX = 100
+"""Steps that one task may ask for in vain, before its run is given up: it catches what
+is to end it."""
+
+# Before Python 3.12 each look at a member through its class runs Python code.
+_CALL, _UNWIND = Answer.CALL, Answer.UNWIND
+_DO, _UNDO = Direction.DO, Direction.UNDO
+_DONE, _REFUSED, _NOTED = (
+    OutcomeStatus.DONE,
+    OutcomeStatus.REFUSED,
+    OutcomeStatus.NOTED,
+)
 
 
 class Host(Protocol):
@@ -76,17 +91,27 @@ class Host(Protocol):
 class Steps:
     """What `exec` asks for in one run; the `workflow.Runner` of its `Workflow`."""
 
+    failed: Step[Any] | None = None
+    """The first step of which nobody knows, or in which a bug was found."""
+    abandoned = False
+    hopeless = False
+    """`exec` catches what is to end it, again and again: it is run no further."""
+    _task: asyncio.Task[Any] | None = None
+    _inline = False
+    _released = False
+    """Nothing is kept from `exec` any more: it ended, or is about to."""
+
     def __init__(
         self,
         host: Host,
         state: WorkflowState,
         append: Callable[[Record], Durable],
+        attempt: Attempt,
         *,
         journal_id: str,
         epoch: int,
         failures: dict[tuple[StepId, Direction], int],
         passed: Callable[[str], None],
-        first: bool = False,
     ) -> None:
         """Prepare a run over what is recorded in *state*.
 
@@ -94,22 +119,17 @@ class Steps:
             host: The engine.
             state: Of the workflow; changes with what is appended.
             append: Applies a record to *state* and to the journal.
+            attempt: Decides what is done with each step.
             journal_id: Part of every idempotency key.
             epoch: Handed to the services as a fencing token.
             failures: How often each step was unknown in a row; kept between runs.
             passed: Called with the name of a service that answered.
-            first: No run of this workflow came before, in any process.
         """
-        self.attempt = Attempt(state, first=first)
+        self.attempt = attempt
         self.undoable: dict[StepId, Step[Any]] = {}
         """The steps asked for that have an undo."""
-        self.failed: Step[Any] | None = None
-        """The first step of which nobody knows, or in which a bug was found."""
-        self.abandoned = False
-        self.number = self.attempt.number
+        self.number = attempt.number
         """Return the identity of the next step of a name."""
-        self.renumber = self.attempt.renumber
-        """Give a step that was just numbered another name."""
         self._host = host
         # Handed on wherever asyncio would look for it: before Python 3.12 that asks the
         # system for the process id, several times per step.
@@ -121,12 +141,13 @@ class Steps:
         self._failures = failures
         self._tell_passed = passed
         self._calls: dict[asyncio.Task[Any], None] = {}  # in order: a seed repeats
-        self._task: asyncio.Task[Any] | None = None
-        self._inline = False
-        self._asked: asyncio.Event | None = None
-        """Set when `exec` asks for a step; there once somebody waits for that."""
-        self._released = False
-        """Nothing is kept from `exec` any more: it ended, or is about to."""
+        self._held: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._holds = 0
+        self._unwinds: dict[asyncio.Task[Any] | None, int] = {}
+
+    def renumber(self, step: StepId, name: str) -> StepId:
+        """Give a step that was just numbered another name."""
+        return self.attempt.renumber(step, name)
 
     # -- from outside ----------------------------------------------------------------
 
@@ -135,8 +156,9 @@ class Steps:
         self._task = asyncio.current_task(self._loop)
 
     async def settle(self) -> None:
-        """`exec` ended: wait until none of its calls is in flight."""
+        """`exec` ended: start nothing more, and wait until nothing is in flight."""
         self._task = None
+        self.attempt.close()
         self._release()
         while self._calls:
             await asyncio.wait(self._calls)
@@ -154,6 +176,7 @@ class Steps:
     def abandon(self) -> None:
         """Stop at once, whatever is in flight: the process ends, or the journal did."""
         self.abandoned = True
+        self.attempt.close()
         for task in (self._task, *self._calls):
             if task is not None:
                 task.cancel()
@@ -165,71 +188,66 @@ class Steps:
             self.attempt.unwound = True
             self._task.cancel()
 
-    def _release(self) -> None:
-        self._released = True
-        if self._asked is not None:
-            self._asked.set()
-
     # -- what `exec` asks for --------------------------------------------------------
 
     def perform(self, step: Step[T]) -> Coroutine[Any, Any, T]:
         """Replay, call or unwind *step*; see `saga.Attempt.answer`."""
         # Not a coroutine of its own: each layer between a step and its outcome is gone
         # through again whenever the task wakes.
-        answer = self._ask(step)
-        if answer is not Answer.CALL:
+        alone = asyncio.current_task(self._loop) is self._task
+        answer = self._ask(step, alone=alone)
+        if answer is not _CALL:
             return self._answer(step, answer)
-        if asyncio.current_task(self._loop) is self._task:
-            return self._call(step, inline=True)
-        return self._wait(self._detach(step))
+        return self._call(step, alone=True) if alone else _wait(self._detach(step))
 
-    async def _wait(self, call: Awaitable[T]) -> T:
-        return await call
+    def start(self, step: Step[T]) -> Awaitable[T]:
+        """Ask for *step* now; what is returned is to be awaited for its outcome."""
+        answer = self._ask(step, alone=False)
+        if answer is _CALL:
+            return self._detach(step)
+        return _Lazy(functools.partial(self._answer, step, answer))
 
-    async def _answer(self, step: Step[T], answer: Answer) -> T:
-        if answer is Answer.REPLAY:
-            if self._state.started:
-                await self._until_others_asked(step)
-            return self._replay(step)
-        raise self._stop_error(answer)
-
-    def start(self, step: Step[T]) -> Awaitable[T] | None:
-        """Call *step* in a task; None if there is no call to be made."""
-        return self._detach(step) if self._ask(step) is Answer.CALL else None
-
-    def _ask(self, step: Step[Any]) -> Answer:
-        answer = self.attempt.answer(step.id)
+    def _ask(self, step: Step[Any], *, alone: bool) -> Answer:
+        answer = self.attempt.answer(step.id, alone=alone)
         if step.undo_function is not None:
             # Now, and not when its outcome is handed over: whoever waits for that may
             # be cancelled meanwhile, and what was done would stay done.
             self.undoable[step.id] = step
-        if self._asked is not None:
-            self._asked.set()
+        if self._held:
+            self._let_go()
         return answer
 
-    async def _until_others_asked(self, step: Step[Any]) -> None:
-        """Keep what is known of *step* from `exec` until it asked for those beside it.
+    async def _answer(self, step: Step[T], answer: Answer) -> T:
+        if answer is _UNWIND:
+            await self._unwind()
+        held = self.attempt.holds(step.id)
+        if held is not None:
+            await self._hold(step, held)
+        return self._replay(step)
 
-        Not for ever: code that was changed may not ask for them any more. Then `_judge`
-        finds them missing, and says so.
+    async def _unwind(self) -> None:
+        """Leave `exec`, which asks for a step that must not go on.
+
+        Raises:
+            Unwind: Always.
         """
-        attempt = self.attempt
-        asked = self._asked = self._asked or asyncio.Event()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(step.timeout_s or self._host.step_timeout_s):
-                while attempt.awaited_by(step.id) and not self._released:
-                    asked.clear()
-                    await asked.wait()
-
-    def _stop_error(self, answer: Answer) -> BaseException:
-        if answer is Answer.UNWIND:
-            return Unwind()
-        assert self.attempt.stopped_by is not None
-        return self.attempt.stopped_by
+        # A turn of the loop each time: code that catches everything, and asks again and
+        # again, keeps nobody else from running.
+        await asyncio.sleep(0)
+        task = asyncio.current_task(self._loop)
+        self._unwinds[task] = count = self._unwinds.get(task, 0) + 1
+        if count > UNWINDS_MAX:
+            self.hopeless = True
+            if task is self._task:
+                await asyncio.sleep(0)  # to whoever drives `exec`; it ends here
+            elif self._task is not None:
+                self._task.cancel()
+            await self._loop.create_future()
+        raise Unwind
 
     def _detach(self, step: Step[T]) -> Awaitable[T]:
         """Call *step* in a task of ours, which the caller's cancellation spares."""
-        task = self._loop.create_task(self._call(step))
+        task = self._loop.create_task(self._call(step, alone=False))
         self._calls[task] = None
         task.add_done_callback(lambda done: self._calls.pop(done, None))
         shielded = asyncio.shield(task)
@@ -240,7 +258,7 @@ class Steps:
     def _replay(self, step: Step[T]) -> T:
         outcome = self._state.outcome(step.id)
         assert outcome is not None
-        if outcome.status is OutcomeStatus.REFUSED:
+        if outcome.status is _REFUSED:
             refusal = values.load_refusal(outcome.value)
             self.attempt.refused(step.id, refusal)
             raise refusal
@@ -260,113 +278,130 @@ class Steps:
         self.attempt.stop(cause)
         self._release()
 
-    async def _call(self, step: Step[T], *, inline: bool = False) -> T:
+    # -- outcomes that are held ------------------------------------------------------
+
+    async def _hold(self, step: Step[Any], rank: int) -> None:
+        """Keep the outcome of *step* from `exec` until it asked for what is open.
+
+        Not for ever: code that was changed, or took another way, may not ask for that
+        any more. Then `_judge` finds it missing, and says so.
+        """
+        future = self._loop.create_future()
+        self._holds += 1
+        heappush(self._held, (rank, self._holds, future))
+        if self._released:
+            self._let_go()
+        try:
+            async with asyncio.timeout(step.timeout_s or self._host.step_timeout_s):
+                await future
+        except TimeoutError:
+            self.attempt.release()
+            self._let_go()
+
+    def _let_go(self) -> None:
+        held = self._held
+        while held and (self._released or self.attempt.released(held[0][0])):
+            _, _, future = heappop(held)
+            if not future.done():
+                future.set_result(None)
+
+    def _release(self) -> None:
+        self._released = True
+        self._let_go()
+
+    # -- calls -----------------------------------------------------------------------
+
+    async def _call(self, step: Step[T], *, alone: bool) -> T:
         """Call the service, and return when what it said is durable.
 
         Args:
             step: To be called.
-            inline: Whether it is called in `exec`'s own task.
+            alone: Whether it is called in `exec`'s own task.
         """
-        attempt = self.attempt
+        attempt, host, id_ = self.attempt, self._host, step.id
+        callee = step.callee
+        refusal: Refused | None = None
+        value: Any = None
+        self._inline = self._inline or alone
         try:
-            beside = attempt.begin(step.id)
-        except ConcurrentStepsError as error:
-            self._stop(step, error)
-            raise
-        self._inline = self._inline or inline
-        try:
-            if beside:
-                await self._append(
-                    Started(self._state.position, beside, self._host.now())
+            names = attempt.begin(id_, alone=alone)
+            if names:
+                await self._append(Started(self._state.position, names, host.now()))
+            try:
+                value = await call(
+                    step.function,
+                    step.args,
+                    step.kwargs,
+                    is_async=callee.is_async,
+                    context=functools.partial(self._context, id_, _DO),
+                    timeout_s=step.timeout_s or host.step_timeout_s,
+                    threads=host.threads,
                 )
-            callee = step.callee
-            value = await self._invoke(
-                step,
-                Direction.DO,
-                step.function,
-                callee.is_async,
-                step.args,
-                step.kwargs,
-            )
-            data, value = values.round_trip(value, callee.returns)
-            await self._record(step, Direction.DO, OutcomeStatus.DONE, data)
-            self._passed(step)
-        except Refused as refusal:
-            await self._record(
-                step, Direction.DO, OutcomeStatus.REFUSED, values.refusal_of(refusal)
-            )
-            self._passed(step)
-            attempt.refused(step.id, refusal)
-            if self._state.started:
-                await self._until_others_asked(step)
-            if attempt.turning:
-                raise self._turned() from refusal
-            raise
+            except Refused as error:
+                refusal = error
+                data, status = values.refusal_of(error), _REFUSED
+            else:
+                data, value = values.round_trip(value, callee.returns)
+                status = _DONE
+            await self._record(step, _DO, status, data)
         except BaseException as error:
-            self._stop(step, error)
+            self._open(step, error)
             raise
         finally:
-            attempt.end(step.id)
-            if inline:
+            attempt.end(id_)
+            if alone:
                 self._inline = False
-        if self._state.started:
-            await self._until_others_asked(step)
-        if attempt.turning:
-            raise self._turned()
+        if host.suspended:
+            self._tell_passed(step.service_called)
+        held = attempt.holds(id_)
+        if held is not None:
+            await self._hold(step, held)
+        if attempt.turning or refusal is not None:
+            raise self._leave(id_, refusal)
         result: T = value
         return result
 
-    def _passed(self, step: Step[Any]) -> None:
-        if self._host.suspended:
-            self._tell_passed(step.service_of)
-
-    def _turned(self) -> Unwind:
+    def _leave(self, step: StepId, refusal: Refused | None) -> BaseException:
+        if refusal is not None:
+            self.attempt.refused(step, refusal)
+        if refusal is not None and not self.attempt.turning:
+            return refusal
         self.attempt.unwound = True
         return Unwind()
+
+    def _open(self, step: Step[Any], error: BaseException) -> None:
+        """The call of *step* ended, and nobody knows what became of it."""
+        self._stop(step, error)
+        state = self._state
+        if (
+            self.abandoned
+            or isinstance(error, JournalError | ConcurrentStepsError)
+            or step.id in state.outcomes
+            or step.id in state.started
+        ):
+            return
+        # Before any outcome that comes now, so nobody has to wait for it.
+        with suppress(JournalError, EncodeError):
+            self._append(Started(state.position, (step.id,), self._host.now()))
 
     def _record(
         self, step: Step[Any], direction: Direction, status: OutcomeStatus, value: bytes
     ) -> Durable:
         """Write down what a service said; what is returned is done when durable."""
-        host, (name, occurrence) = self._host, step.id
-        outcome = Outcome(
-            self._state.position,
-            name,
-            occurrence,
-            value,
-            host.now(),
-            direction,
-            status,
-            step.service_name,
-        )
-        try:
-            durable = self._append(outcome)
-        except EncodeError as error:
-            self._stop(step, error)  # whatever exec makes of it
-            raise
-        if direction is Direction.DO:
-            self.attempt.learned()
+        name, occurrence = step.id
         if self._failures:
             self._failures.pop((step.id, direction), None)
-        return durable
-
-    def _invoke(
-        self,
-        step: Step[Any],
-        direction: Direction,
-        function: Callable[..., Any],
-        is_async: bool,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> Coroutine[Any, Any, Any]:
-        return call(
-            function,
-            args,
-            kwargs,
-            is_async=is_async,
-            context=functools.partial(self._context, step.id, direction),
-            timeout_s=step.timeout_s or self._host.step_timeout_s,
-            threads=self._host.threads,
+        return self._append(
+            Outcome(
+                self._state.position,
+                name,
+                occurrence,
+                value,
+                self._host.now(),
+                direction,
+                status,
+                step.service_to_record,
+            )
         )
 
     def _context(self, step: StepId, direction: Direction) -> StepContext:
@@ -387,15 +422,23 @@ class Steps:
         Raises:
             Exception: Whatever the undo raises; nothing is recorded then.
         """
+        host = self._host
         recorded = self._state.outcome(step.id)
-        assert recorded is not None
-        assert step.undo_function is not None
-        value = values.decode(recorded.value, step.callee.returns)
         function = step.undo_function
-        is_async = self._host.names.of(function).is_async
-        await self._invoke(step, Direction.UNDO, function, is_async, (value,), {})
-        await self._record(step, Direction.UNDO, OutcomeStatus.DONE, values.NONE)
-        self._passed(step)
+        assert recorded is not None
+        assert function is not None
+        await call(
+            function,
+            (values.decode(recorded.value, step.callee.returns),),
+            {},
+            is_async=host.names.of(function).is_async,
+            context=functools.partial(self._context, step.id, _UNDO),
+            timeout_s=step.timeout_s or host.step_timeout_s,
+            threads=host.threads,
+        )
+        await self._record(step, _UNDO, _DONE, values.NONE)
+        if host.suspended:
+            self._tell_passed(step.service_called)
 
     # -- the primitives --------------------------------------------------------------
 
@@ -410,18 +453,22 @@ class Steps:
                 value=values.decode(outcome.value, Any),
             )
             for outcome in self._state.outcomes.values()
-            if outcome.direction is Direction.DO
+            if outcome.direction is _DO
         )
 
     async def append_outcome(self, service: str, value: object) -> None:
         """Record *value* behind all that is recorded of *service* already."""
         attempt = self.attempt
-        if attempt.stopped_by is not None:
-            raise attempt.stopped_by
+        if attempt.closed:
+            await self._unwind()
         if attempt.turning:
-            raise self._turned()
+            attempt.unwound = True
+            await self._unwind()
         data = values.encode(value)
-        occurrence = sum(o.step == service for o in self._state.outcomes.values())
+        occurrence = sum(
+            o.step == service and o.status is _NOTED
+            for o in self._state.outcomes.values()
+        )
         await self._append(
             Outcome(
                 self._state.position,
@@ -429,9 +476,24 @@ class Steps:
                 occurrence,
                 data,
                 self._host.now(),
-                status=OutcomeStatus.NOTED,
+                status=_NOTED,
             )
         )
+
+
+class _Lazy(Generic[T]):
+    """A coroutine that is made when it is awaited, if it is."""
+
+    def __init__(self, make: Callable[[], Coroutine[Any, Any, T]]) -> None:
+        self._make = make
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        """Make it and await it."""
+        return self._make().__await__()
+
+
+async def _wait(call: Awaitable[T]) -> T:
+    return await call
 
 
 def _retrieve(future: "asyncio.Future[Any]") -> None:

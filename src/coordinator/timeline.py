@@ -298,12 +298,6 @@ class _Builder:
         """Return the steps that were started with others, and nothing else is known."""
         if state.finished is not None:
             return []
-        missing = {
-            step
-            for steps in state.started
-            for step in steps
-            if state.outcome(step) is None
-        }
         return [
             Step(
                 step=str(step),
@@ -313,7 +307,7 @@ class _Builder:
                 after_us=None,
                 value=None,
             )
-            for step in sorted(missing)
+            for step in sorted(state.unknown())
         ]
 
     def timeline(self) -> Timeline | None:

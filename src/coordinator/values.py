@@ -10,6 +10,7 @@ import functools
 import inspect
 import types
 import typing
+import weakref
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -27,6 +28,7 @@ __all__ = [
     "require_storable",
     "return_type",
     "round_trip",
+    "storable",
 ]
 
 _SAME = frozenset({int, str, bool, bytes})
@@ -71,7 +73,7 @@ def encode(value: Any) -> bytes:
         return NONE
     try:
         return _ENCODER.encode(value)
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+    except Exception as error:  # a hook of the user's class may raise anything
         raise EncodeError(f"{_name(type(value))} can't be stored: {error}") from error
 
 
@@ -85,13 +87,7 @@ def decode(data: bytes, type_: Any) -> Any:
         return None
     try:
         return _decoder(type_).decode(data)
-    except (
-        msgspec.DecodeError,
-        TypeError,
-        ValueError,
-        RecursionError,
-        *_UNRESOLVED,
-    ) as error:
+    except Exception as error:  # a hook of the user's class may raise anything
         raise DecodeError(
             f"what is stored does not fit {_name(type_)}: {error}"
         ) from error
@@ -122,13 +118,34 @@ def round_trip(value: Any, type_: Any) -> tuple[bytes, Any]:
     return data, back
 
 
+def storable(text: str) -> str:
+    """Return *text* with what UTF-8 has no bytes for (lone surrogates) written out."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def _name(type_: Any) -> str:
     name = getattr(type_, "__qualname__", None)
     return str(name or type_)
 
 
-@functools.lru_cache(maxsize=4096)
+_RETURNS: "weakref.WeakKeyDictionary[Callable[..., Any], Any]" = (
+    weakref.WeakKeyDictionary()
+)
+"""What functions declare to return. They are not kept alive by it: a local function
+holds on to all that is around it."""
+
+
 def _declared_return(function: Callable[..., Any]) -> Any:
+    try:
+        return _RETURNS[function]
+    except KeyError:
+        declared = _RETURNS[function] = _read_return(function)
+        return declared
+    except TypeError:  # nothing that can be referred to weakly
+        return _read_return(function)
+
+
+def _read_return(function: Callable[..., Any]) -> Any:
     try:
         # Only this one: those of the parameters may exist for the type checker only.
         alone = types.SimpleNamespace(
@@ -234,24 +251,28 @@ _REFUSAL_DECODER = msgspec.msgpack.Decoder(Refusal)
 
 
 def refusal_of(error: Refused) -> bytes:
-    """Encode *error*. What can't be stored of its details is stored as its text."""
+    """Encode *error*. What can't be stored of its details is stored as its text.
+
+    Raises:
+        EncodeError: Not even that can be had.
+    """
     attributes = {
         name: value
         for name, value in vars(error).items()
         if name not in {"reason", "details"} and _is_plain(value)
     }
     details = {
-        str(name): value if _is_plain(value) else str(value)
+        storable(str(name)): value if _is_plain(value) else storable(str(value))
         for name, value in error.details.items()
     }
     name = f"{type(error).__module__}.{type(error).__qualname__}"
-    return _ENCODER.encode(Refusal(name, str(error.reason), details, attributes))
+    return encode(Refusal(name, storable(str(error.reason)), details, attributes))
 
 
 def _is_plain(value: object) -> bool:
     try:
         return bool(msgspec.msgpack.decode(msgspec.msgpack.encode(value)) == value)
-    except (TypeError, ValueError, OverflowError, RecursionError):
+    except Exception:  # noqa: BLE001 -- the user's `__eq__` may raise anything
         return False
 
 
@@ -266,10 +287,17 @@ def load_refusal(data: bytes) -> Refused:
     except msgspec.DecodeError as error:
         raise DecodeError(f"not a stored refusal: {error}") from error
     class_ = _find_refused(refusal.type)
-    # Not through the subclass's __init__, whose parameters nobody here knows.
-    refused = class_.__new__(class_)
-    Refused.__init__(refused, refusal.reason, refusal.details)
-    vars(refused).update(refusal.attributes)
+    try:
+        # Not through the subclass's __init__, whose parameters nobody here knows.
+        refused = class_.__new__(class_, refusal.reason)
+        attributes = refusal.attributes | {
+            "reason": refusal.reason,
+            "details": refusal.details,
+        }
+        for name, value in attributes.items():
+            object.__setattr__(refused, name, value)  # the class may be frozen
+    except Exception:  # noqa: BLE001 -- the class may have been changed in any way
+        return Refused(refusal.reason, refusal.details)
     return refused
 
 

@@ -72,11 +72,18 @@ class RecordedOutcome(msgspec.Struct, frozen=True):
 class Callee(msgspec.Struct, frozen=True):
     """What is known of a function before it is called."""
 
-    name: str
-    """``service.operation``."""
+    first: StepId
+    """That of the first step which calls it: ``service.operation``, 0."""
+    is_named: bool
+    """False for a lambda, whose name is that of every other one."""
     is_async: bool
     returns: Any
     """The declared type of what it returns; `Any` if none is declared."""
+
+    @property
+    def name(self) -> str:
+        """``service.operation``."""
+        return self.first.name
 
 
 class Names:
@@ -89,6 +96,7 @@ class Names:
 
     def __init__(self, receiver: object) -> None:
         self._callees: dict[Any, Callee] = {}
+        self._results: dict[type[Any], Any] = {}
         # The objects are kept, so that no id is used a second time.
         self._gateways = list(_attributes(receiver))
         self._services = {id(value): name for name, value in reversed(self._gateways)}
@@ -122,6 +130,14 @@ class Names:
                 self._callees[key] = callee
         return callee
 
+    def result_type(self, command: type[Any]) -> Any:
+        """Return what `exec` of *command*, a registered class, declares to return."""
+        try:
+            return self._results[command]
+        except KeyError:
+            type_ = self._results[command] = return_type(command.exec)
+            return type_
+
     def _find(self, function: Callable[..., Any]) -> Callee:
         bare = function
         while isinstance(bare, functools.partial):
@@ -138,7 +154,8 @@ class Names:
         is_async = inspect.iscoroutinefunction(bare) or inspect.iscoroutinefunction(
             getattr(bare, "__call__", None)  # noqa: B004 -- its kind matters, not that it is
         )
-        return Callee(name, is_async, return_type(function))
+        is_named = not name.endswith("<lambda>")
+        return Callee(StepId(name, 0), is_named, is_async, return_type(function))
 
 
 def _attributes(receiver: object) -> Iterator[tuple[str, object]]:
@@ -156,8 +173,8 @@ def _attributes(receiver: object) -> Iterator[tuple[str, object]]:
 class Runner(Protocol):
     """What a `Workflow` needs of whoever runs it."""
 
-    def number(self, name: str) -> StepId:
-        """Return the identity of the next step of that name."""
+    def number(self, first: StepId) -> StepId:
+        """Return the identity of the next step of the name of *first*."""
         ...
 
     def renumber(self, step: StepId, name: str) -> StepId:
@@ -168,8 +185,8 @@ class Runner(Protocol):
         """Replay, call or unwind *step*."""
         ...
 
-    def start(self, step: "Step[T]") -> Awaitable[T] | None:
-        """Call *step* while the caller goes on; None if there is no call to be made."""
+    def start(self, step: "Step[T]") -> Awaitable[T]:
+        """Ask for *step* now; what is returned is to be awaited for its outcome."""
         ...
 
     async def append_outcome(self, service: str, value: object) -> None:
@@ -184,21 +201,17 @@ class Runner(Protocol):
 class Step(Generic[T]):
     """A step that was asked for; awaiting it gives its outcome.
 
-    The refinements return the step itself and are for before the await.
+    The refinements return the step itself.
+
+    Raises:
+        RuntimeError: A refinement comes after the await, when it can't count any more.
     """
 
-    __slots__ = (
-        "_runner",
-        "args",
-        "callee",
-        "function",
-        "id",
-        "kwargs",
-        "retry_policy",
-        "service_name",
-        "timeout_s",
-        "undo_function",
-    )
+    undo_function: Callable[..., Any] | None = None
+    retry_policy: Retry | None = None
+    timeout_s: float | None = None
+    _service = ""
+    _asked = False
 
     def __init__(
         self,
@@ -213,16 +226,13 @@ class Step(Generic[T]):
         self.function = function
         self.args = args
         self.kwargs = kwargs
-        self.id = runner.number(callee.name)
-        self.service_name = ""
-        self.undo_function: Callable[..., Any] | None = None
-        self.retry_policy: Retry | None = None
-        self.timeout_s: float | None = None
+        self.id = runner.number(callee.first)
 
     def undo(
         self, function: Callable[[T], Awaitable[object]] | Callable[[T], object]
     ) -> "Step[T]":
         """Call *function* with the step's outcome if the workflow turns back."""
+        self._refine()
         self.undo_function = function
         return self
 
@@ -232,6 +242,7 @@ class Step(Generic[T]):
         Raises:
             ValueError: The name is empty or contains ``[``, which marks the key.
         """
+        self._refine()
         if not name or "[" in name:
             raise ValueError(
                 f"a step's name must be like service.operation, got {name!r}"
@@ -242,23 +253,44 @@ class Step(Generic[T]):
 
     def retry(self, policy: Retry) -> "Step[T]":
         """Try again after *policy* instead of the coordinator's own."""
+        self._refine()
         self.retry_policy = policy
         return self
 
     def timeout(self, seconds: float) -> "Step[T]":
-        """Give an attempt up after *seconds*: nobody knows then, so it is repeated."""
+        """Give an attempt up after *seconds*: nobody knows then, so it is repeated.
+
+        Raises:
+            ValueError: *seconds* is not more than 0.
+        """
+        self._refine()
+        if not seconds > 0:
+            raise ValueError(f"a step needs a time-out of more than 0 s, got {seconds}")
         self.timeout_s = seconds
         return self
 
     def service(self, name: str) -> "Step[T]":
         """Say which service the step calls, where its name does not."""
-        self.service_name = "" if name == service_of(self.id.name) else name
+        self._refine()
+        self._service = name
         return self
 
+    def _refine(self) -> None:
+        if self._asked:
+            raise RuntimeError(
+                f"step {self.id} is under way: what refines it comes before its await"
+            )
+
     @property
-    def service_of(self) -> str:
+    def service_called(self) -> str:
         """The service that the step calls."""
-        return self.service_name or service_of(self.id.name)
+        return self._service or service_of(self.id.name)
+
+    @property
+    def service_to_record(self) -> str:
+        """That service, or "" where the step's name says it."""
+        service = self._service
+        return service if service and service != service_of(self.id.name) else ""
 
     def __await__(self) -> Generator[Any, None, T]:
         """Return what the service returned, now or in an earlier run.
@@ -267,6 +299,7 @@ class Step(Generic[T]):
             Refused: The service did not do it.
             CommandDelayed: Nobody knows. This run of `exec` is over; it runs again.
         """
+        self._asked = True
         return self._runner.perform(self).__await__()
 
 
@@ -306,7 +339,7 @@ class Workflow:
             CommandTypeError: *fn* is a lambda, which has no name.
         """
         callee = self._names.of(fn)
-        if callee.name.endswith("<lambda>"):
+        if not callee.is_named:
             raise CommandTypeError(
                 "a lambda can't be a step, its name would be that of every other one; "
                 "write a function, or pass the arguments to step()"
@@ -335,9 +368,9 @@ class Workflow:
         waiting = [self._runner.start(step) for step in steps]
         results: list[Any] = []
         errors: list[BaseException] = []
-        for step, call in zip(steps, waiting, strict=True):
+        for outcome in waiting:
             try:
-                results.append(await (call or self._runner.perform(step)))
+                results.append(await outcome)
             except asyncio.CancelledError:
                 raise
             except BaseException as error:  # noqa: BLE001 -- raised below

@@ -69,9 +69,7 @@ def test_gathered_steps_are_replayed_in_any_mixture_of_known_and_unknown() -> No
     assert len(shop.inventory.calls) == 2
 
 
-def test_calls_at_the_same_time_are_named_in_the_journal_before_the_last_is_made() -> (
-    None
-):
+def test_calls_at_the_same_time_are_named_in_the_journal_before_they_are_made() -> None:
     journal = KeepingJournal()
 
     async def main() -> None:
@@ -81,7 +79,8 @@ def test_calls_at_the_same_time_are_named_in_the_journal_before_the_last_is_made
     run(main())
     started = [record for record in journal.records if isinstance(record, Started)]
     assert [record.steps for record in started] == [
-        (("inventory.do", 0), ("payments.do", 0))
+        (("inventory.do", 0),),
+        (("payments.do", 0),),
     ]
 
 

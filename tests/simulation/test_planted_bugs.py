@@ -155,15 +155,15 @@ def tell_early(engine: Engine, run: Any, durable: Durable | None = None) -> None
 START = Engine._start
 
 
-async def hand_over_at_once(_steps: Steps, _step: Any) -> None: ...
+def hand_over_at_once(_attempt: saga.Attempt, _step: Any) -> None: ...
 
 
-def ask_without_undo(self: Steps, step: Any) -> saga.Answer:
-    answer = self.attempt.answer(step.id)
+def ask_without_undo(self: Steps, step: Any, *, alone: bool) -> saga.Answer:
+    answer = self.attempt.answer(step.id, alone=alone)
     if step.undo_function is not None and answer is saga.Answer.CALL:
         self.undoable[step.id] = step
-    if self._asked is not None:
-        self._asked.set()
+    if self._held:
+        self._let_go()
     return answer
 
 
@@ -259,10 +259,10 @@ BUGS = [
     # Found by the simulator, and put back:
     Bug(
         "a replayed refusal overtakes a sibling",
-        Steps,
-        "_until_others_asked",
+        saga.Attempt,
+        "holds",
         hand_over_at_once,
-        frozenset({"leftover", "unfinished"}),
+        frozenset({"leftover", "unfinished", "unrecorded"}),
     ),
     Bug(
         "a replay has no undo until it is handed over",
@@ -272,12 +272,11 @@ BUGS = [
         frozenset({"undo", "state", "leftover", "unfinished"}),
     ),
     Bug(
-        "a cancel forgets what the run before left unknown",
-        saga.Attempt,
-        "doubtful",
-        property(lambda _attempt: False),
-        frozenset({"leftover"}),
-        first=280,
+        "a call that ended unknown, alone, is named nowhere",
+        Steps,
+        "_open",
+        Steps._stop,
+        frozenset({"leftover", "unfinished"}),
     ),
     # Found elsewhere:
     Bug(
