@@ -154,9 +154,10 @@ def test_every_exit_code_is_documented() -> None:
 def test_a_journal_is_named_by_folder_or_url() -> None:
     assert folder_of("./orders") == "./orders"
     assert folder_of("file:./orders?partitions=2") == "./orders"
-    for none in (None, "", "memory:", "nats://host/journal"):
-        with pytest.raises(CliError):
+    for none in (None, "", "memory:", "nats://host/journal", "file:", "file://host/x"):
+        with pytest.raises(CliError) as raised:
             folder_of(none)
+        assert raised.value.code is ExitCode.USAGE
 
 
 def test_numbers_are_shown_for_people() -> None:

@@ -55,6 +55,21 @@ def test_a_record_of_the_future_is_a_warning(tmp_path: Path) -> None:
     assert "clock was set back" in found["times"]["advice"]
 
 
+def test_a_folder_that_cannot_be_looked_into_is_a_problem(tmp_path: Path) -> None:
+    # Root may look into all folders, but not into a link to itself.
+    loop = tmp_path / "journal"
+    loop.symlink_to(loop)
+    found = _by_name(invoke(tmp_path, "doctor", "--json"))
+    assert found["journal"]["level"] == "problem"
+    assert f"can't look into {loop}" in found["journal"]["found"]
+    listed = invoke(tmp_path, "list")
+    assert listed.code == 5
+    loop.unlink()
+    loop.touch()
+    found = _by_name(invoke(tmp_path, "doctor", "--json"))
+    assert found["journal"]["found"] == f"{loop} is not a folder"
+
+
 def test_a_folder_that_does_not_exist_is_a_warning(tmp_path: Path) -> None:
     found = _by_name(invoke(tmp_path, "doctor", "--json"))
     assert found["journal"]["level"] == "warning"

@@ -1,17 +1,30 @@
 """What is said of a server that stops, hangs or refuses; and of what can't be sent."""
 
 import asyncio
+import os
 import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
 
+import msgspec
 import pytest
 from tests.cli.modules import SHOP
 from tests.cli.runner import ask, invoke
 from tests.processes import TIMEOUT_S, Server, eventually, serving
 
+from coordinator.api.admin_messages import Status
 from coordinator.cli import remote
+from coordinator.cli.exits import CliError
+from coordinator.cli.offline import unfinished
+from coordinator.journals.segments import inspect
+from coordinator.journals.segments.files import Folder
+from coordinator.journals.segments.journal import SegmentJournal
+from coordinator.journals.segments.posix import PosixFolder
+from coordinator.journals.segments.store import StoreOptions
+from coordinator.log import Log, LogOptions
+from coordinator.model import EndStatus, Position
+from coordinator.records import Accepted, Finished
 
 ORDER = '{"order_id": "o-1", "sku": "sku", "cents": 5}'
 SUBMIT = ("submit", "PlaceOrder", ORDER)
@@ -145,6 +158,63 @@ def test_what_cannot_be_sent_is_the_persons_fault(tmp_path: Path) -> None:
             assert type_.code == 2
 
     asyncio.run(main())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_a_closed_folder_is_not_taken_for_a_server(tmp_path: Path) -> None:
+    folder = tmp_path / "journal"
+    folder.mkdir(mode=0o700)
+    os.seteuid(65534)
+    try:
+        with pytest.raises(CliError, match=r"can't look into .*: Permission denied"):
+            remote.ask(str(folder), Status(), object)
+    finally:
+        os.seteuid(0)
+
+
+def test_a_journal_that_is_trimmed_while_it_is_read_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = asyncio.run(_trimmed(tmp_path))
+    expected = [info.id for info in unfinished(PosixFolder(path))]
+    assert expected
+    info = inspect.info
+
+    def before_the_trimming(folder: Folder) -> inspect.JournalInfo:
+        """Say once what stood there before the last checkpoint."""
+        monkeypatch.setattr(inspect, "info", info)
+        found = info(folder)
+        old = msgspec.structs.replace(found.partitions[0], checkpoint=None)
+        return msgspec.structs.replace(found, partitions=(old,))
+
+    monkeypatch.setattr(inspect, "info", before_the_trimming)
+    assert [info.id for info in unfinished(PosixFolder(path))] == expected
+
+
+async def _trimmed(folder: Path) -> str:
+    """Make a journal whose oldest segments are gone, with one unfinished workflow."""
+    path = str(folder / "journal")
+    journal = await SegmentJournal.open_folder(
+        PosixFolder.make(path), options=StoreOptions(segment_size=8192, retention_s=0)
+    )
+    log = await Log.open(
+        journal, 0, owner="x", clock=lambda: 1, options=LogOptions(), on_failure=print
+    )
+    before: Position | None = None
+    for _ in range(100):
+        accepted = Accepted(type="Order", codec="json", payload=b"{}", at=1)
+        workflow, durable = log.accept(accepted)
+        await durable
+        if before is not None:
+            end = Finished(workflow=before, status=EndStatus.COMPLETED, value=b"", at=1)
+            await log.append(end)
+        before = workflow.position
+    await log.checkpoint()
+    await log.partition.aclose()
+    await journal.aclose()
+    segments = inspect.info(PosixFolder(path)).partitions[0].segments
+    assert segments[0].base > 0
+    return path
 
 
 def test_without_a_server_what_is_delayed_is_among_the_unfinished(

@@ -100,11 +100,7 @@ def place_checks(folder: str | None, segment_size: int) -> Iterator[Check]:
     where = folder
     if where is None or not os.path.isdir(where):
         if where is not None:
-            yield warning(
-                "journal",
-                f"{where} does not exist",
-                "`coordinator serve` makes it; what follows is measured elsewhere",
-            )
+            yield _no_folder(where)
         where = tempfile.gettempdir()
     kind = file_system(where)
     if kind in VOLATILE:
@@ -121,6 +117,21 @@ def place_checks(folder: str | None, segment_size: int) -> Iterator[Check]:
         yield ok("disk", f"{where} is on {kind or 'an unknown file system'}")
     yield from _flushes(where)
     yield _space(where, segment_size)
+
+
+def _no_folder(where: str) -> Check:
+    try:
+        os.stat(where)
+    except FileNotFoundError:
+        return warning(
+            "journal",
+            f"{where} does not exist",
+            "`coordinator serve` makes it; what follows is measured elsewhere",
+        )
+    except OSError as error:
+        said = f"can't look into {where}: {error.strerror}"
+        return problem("journal", said, "ask as the user whose journal it is")
+    return problem("journal", f"{where} is not a folder", "name the journal's folder")
 
 
 def _flushes(where: str) -> Iterator[Check]:

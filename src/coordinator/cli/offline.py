@@ -20,6 +20,9 @@ from coordinator.timeline import Timeline, build_timeline
 
 __all__ = ["opened", "timeline_of", "unfinished"]
 
+READS_MAX = 10
+"""Times that a journal is read which is trimmed while it is read."""
+
 
 @contextmanager
 def opened(path: str) -> Generator[Folder]:
@@ -72,11 +75,7 @@ def unfinished(folder: Folder) -> Iterator[WorkflowInfo]:
         CoordinatorError: The journal can't be read.
     """
     for partition in inspect.info(folder).partitions:
-        low = partition.checkpoint.low if partition.checkpoint is not None else 0
-        state = PartitionState(partition.number, low=low)
-        for entry in inspect.dump(folder, partition=partition.number, since=low):
-            state.apply(entry.position, entry.record)
-        for workflow in state.workflows.values():
+        for workflow in _read(folder, partition).workflows.values():
             stuck = workflow.stuck
             yield WorkflowInfo(
                 id=workflow.id,
@@ -89,3 +88,32 @@ def unfinished(folder: Folder) -> Iterator[WorkflowInfo]:
                 reason="" if stuck is None else stuck.reason,
                 due_s=None,
             )
+
+
+def _read(folder: Folder, partition: inspect.PartitionInfo) -> PartitionState:
+    """Read a partition from its checkpoint on, though its writer trims it meanwhile.
+
+    A newer checkpoint lets segments go that we are about to read; what follows them
+    speaks of workflows that we have not heard of, as damage would. So if the checkpoint
+    has moved, it is read again.
+
+    Raises:
+        CoordinatorError: The journal can't be read.
+    """
+    for _ in range(READS_MAX - 1):
+        try:
+            return _read_from(folder, partition)
+        except CoordinatorError:
+            again = inspect.info(folder).partitions[partition.number]
+            if again.checkpoint == partition.checkpoint:
+                raise
+            partition = again
+    return _read_from(folder, partition)
+
+
+def _read_from(folder: Folder, partition: inspect.PartitionInfo) -> PartitionState:
+    low = partition.checkpoint.low if partition.checkpoint is not None else 0
+    state = PartitionState(partition.number, low=low)
+    for entry in inspect.dump(folder, partition=partition.number, since=low):
+        state.apply(entry.position, entry.record)
+    return state

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 from cmdstream import (
     Client,
@@ -89,7 +90,15 @@ def folder_of(journal: str | None) -> str:
             f"ask its server by",
             ExitCode.USAGE,
         )
-    return journal if folder is None else folder
+    if folder is None:
+        return journal
+    if not folder or urlsplit(journal).netloc:
+        raise CliError(
+            f"{journal!r} names no folder of this machine; write e.g. ./orders or "
+            f"file:./orders",
+            ExitCode.USAGE,
+        )
+    return folder
 
 
 def operator_name() -> str:
@@ -218,6 +227,7 @@ def _explained(folder: str) -> Generator[None]:
         if isinstance(cause, TimeoutError):
             raise SilentServerError(folder) from error
         if isinstance(cause, PermissionError):
+            _check_access(folder)
             raise CliError(
                 f"the server of {folder} belongs to another user: {cause}",
                 ExitCode.UNAVAILABLE,
@@ -230,4 +240,18 @@ def _explained(folder: str) -> Generator[None]:
     except CmdStreamError as error:
         raise CliError(
             f"the server hung up before it answered: {error}", ExitCode.UNAVAILABLE
+        ) from error
+
+
+def _check_access(folder: str) -> None:
+    """See whether it is the folder that is closed to us, not the socket in it.
+
+    Raises:
+        CliError: It is.
+    """
+    try:
+        os.stat(f"{folder}/{SOCKET}")  # noqa: PTH116 -- paths are text here
+    except OSError as error:
+        raise CliError(
+            f"can't look into {folder}: {error.strerror}", ExitCode.UNAVAILABLE
         ) from error
