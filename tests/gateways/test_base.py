@@ -3,6 +3,7 @@ import errno
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from types import SimpleNamespace
 
 import pytest
@@ -336,3 +337,29 @@ def test_a_receiver_closes_all_its_gateways_even_if_one_fails() -> None:
     assert closed == ["a", "b"]
     assert len(problems.value.exceptions) == 1
     asyncio.run(aclose_gateways(SimpleNamespace(b=Closing("b"))))
+
+
+class Slotted:
+    __slots__ = ("__bank", "empty", "name")
+
+    def __init__(self, bank: Gateway) -> None:
+        self.__bank = bank
+        self.name = "shop"
+
+
+@dataclass(slots=True)
+class SlottedShop(Slotted):
+    card: Gateway
+
+
+def test_gateways_in_slots_are_closed_too() -> None:
+    closed: list[str] = []
+
+    class Closing(Gateway):
+        async def aclose(self) -> None:
+            closed.append(self.service_name)
+
+    shop = SlottedShop(Closing("card"))
+    Slotted.__init__(shop, Closing("bank"))
+    asyncio.run(aclose_gateways(shop))
+    assert sorted(closed) == ["bank", "card"]

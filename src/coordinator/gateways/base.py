@@ -36,8 +36,8 @@ import errno
 import re
 import socket
 import time
-from collections.abc import Awaitable, Callable
-from types import TracebackType
+from collections.abc import Awaitable, Callable, Iterator
+from types import MemberDescriptorType, TracebackType
 from typing import Self, TypeVar
 
 from coordinator.context import StepContext, current_step
@@ -329,7 +329,7 @@ def _header_value(text: str) -> str:
 
 
 async def aclose_gateways(receiver: object) -> None:
-    """Close every gateway that is an attribute of *receiver*.
+    """Close every gateway that is an attribute of *receiver*, in a slot or not.
 
     For the ``aclose`` of a receiver with several:
 
@@ -341,7 +341,7 @@ async def aclose_gateways(receiver: object) -> None:
         ExceptionGroup: Some could not be closed; the others are.
     """
     problems: list[Exception] = []
-    for value in vars(receiver).values():
+    for value in _attributes(receiver):
         if isinstance(value, Gateway):
             try:
                 await value.aclose()
@@ -349,3 +349,12 @@ async def aclose_gateways(receiver: object) -> None:
                 problems.append(error)
     if problems:
         raise ExceptionGroup("some gateways could not be closed", problems)
+
+
+def _attributes(receiver: object) -> Iterator[object]:
+    yield from getattr(receiver, "__dict__", {}).values()
+    for class_ in type(receiver).__mro__:
+        for name, found in vars(class_).items():
+            # By descriptor: __slots__ has private names as they were written.
+            if isinstance(found, MemberDescriptorType):
+                yield getattr(receiver, name, None)  # a slot may be empty
