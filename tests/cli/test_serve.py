@@ -222,10 +222,10 @@ def test_a_server_that_was_stopped_starts_on_a_full_disk_and_finishes_what_runs(
                 journal = ("--journal", "disk/j")
                 await run_cli(tmp_path, "submit", "PlaceOrder", order, *journal)
             assert await server.stop() == 0
-        with (tmp_path / "disk" / "fill").open("wb", buffering=0) as fill:
-            with suppress(OSError):
-                while fill.write(bytes(4096)):
-                    pass
+        fill = tmp_path / "disk" / "fill"
+        with suppress(OSError), fill.open("wb", buffering=0) as file:
+            while file.write(bytes(4096)):
+                pass
         (tmp_path / "payments.mode").unlink(missing_ok=True)
         async with serving(tmp_path, SHOP, journal=url) as server:
             await eventually(lambda: "takes no new command" in server.log)

@@ -89,8 +89,8 @@ class Run:
             if store.wants_space:
                 store.prepare()
             if number in (4, 13):
-                # The last one as at a stop with nothing to do: closing gives space back.
-                low = store.chain.end - (2 if number == 4 else 0)
+                # The last one as with nothing to do: closing gives space back then.
+                low = max(0, store.chain.end - (2 if number == 4 else 0))
                 try:
                     self.checkpoint(store, low, b"%d %d" % (life, number) * 20)
                 except JournalFullError:

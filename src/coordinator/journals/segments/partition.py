@@ -101,6 +101,7 @@ class SegmentPartition(HeldPartition):
         else:
             handle.landed(batch)
         finally:
+            self._tell_full()
             self._prepare_if_due()
 
     async def read(self, since: Position) -> AsyncIterator[Batch]:
@@ -164,6 +165,13 @@ class SegmentPartition(HeldPartition):
         if (error := future.exception()) is not None:
             self._handle.failed(error)
             return
+        self._tell_full()
+        if self._store.wants_space and self._handle.alive:
+            # By a timer: it recovers although nothing is written any more.
+            self._timer = self._loop.call_later(_SPACE_INTERVAL_S, self._prepare)
+
+    def _tell_full(self) -> None:
+        """Log that space is short, or is there again: once each."""
         full = self._store.full
         if full and not self._told_full:
             _LOGGER.error(
@@ -175,9 +183,6 @@ class SegmentPartition(HeldPartition):
         elif self._told_full and not full:
             _LOGGER.warning("partition %d has space and takes commands", self.number)
         self._told_full = bool(full)
-        if full and self._handle.alive:
-            # By a timer: it recovers although nothing is written any more.
-            self._timer = self._loop.call_later(_SPACE_INTERVAL_S, self._prepare)
 
 
 def _open(store: Store, holder: str, owner: str, at: int) -> Batch:

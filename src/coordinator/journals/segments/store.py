@@ -107,7 +107,6 @@ class Store:
 
     Attributes:
         folder: Where they are.
-        full: Why no new command should be taken; empty if there is space.
         cut: What `open` cut off; empty if nothing.
         segments: Their headers, oldest first; the last one is active.
         chain: Where the valid batches end.
@@ -133,7 +132,6 @@ class Store:
                 deleted. On the same file system.
         """
         self.folder = folder
-        self.full = ""
         self.cut = ""
         self.segments: list[SegmentHeader] = []
         self.chain = Chain()
@@ -147,12 +145,21 @@ class Store:
         self._limit = 0
         self._next: File | None = None
         self._low = 0
+        self._refused = ""
+        """Why the last write found no space; the next one that lands clears it."""
+        self._short = ""
+        """Why nothing is allocated ahead; the next allocation clears it."""
         self._death: tuple[type[JournalError], str] | None = None
+
+    @property
+    def full(self) -> str:
+        """Why no new command should be taken; empty if there is space."""
+        return self._refused or self._short
 
     @property
     def wants_space(self) -> bool:
         """Whether `prepare` has something to do."""
-        return bool(self.full) or (
+        return bool(self._short) or (
             self._next is None and self._offset * 2 >= self._limit
         )
 
@@ -206,6 +213,7 @@ class Store:
             raise self.broke("append", error) from error
         self._offset += len(data)
         self.chain.take(batch)
+        self._refused = ""
 
     def prepare(self) -> None:
         """Allocate the next segment if it is time to, and tell by `full` if that fails.
@@ -220,11 +228,11 @@ class Store:
                 self._check_fence()  # or it would be another owner's file
                 self._next = allocate(self.folder, NEXT, self._options.segment_size)
         except JournalFullError as error:
-            self.full = str(error)
+            self._short = str(error)
         except OSError as error:
             raise self.broke("allocate the next segment", error) from error
         else:
-            self.full = ""
+            self._short = ""
 
     def save_checkpoint(self, low: int, data: bytes) -> None:
         """Store *data* in the place of the checkpoint before.
@@ -392,8 +400,12 @@ class Store:
         except OSError as error:
             if error.errno not in NO_SPACE:
                 raise
-            self.full = f"{self.folder.path}: {error.strerror}"
-            raise JournalFullError(self.full) from error
+            raise self._no_space(error) from error
+
+    def _no_space(self, error: OSError) -> JournalFullError:
+        """Note that a write found no space, and return what to raise."""
+        self._refused = f"{self.folder.path}: {error.strerror}"
+        return JournalFullError(self._refused)
 
     def _write_checkpoint(self, content: bytes) -> File:
         file = allocate(self.folder, _CHECKPOINT_COPY, len(content))
@@ -431,17 +443,21 @@ class Store:
                     self.folder, NEXT, max(size, self._options.segment_size)
                 )
             except JournalFullError as error:
-                self.full = str(error)
+                self._short = str(error)
                 raise
         new = self._next
         if size > self._options.segment_size:
             self._extend(new, size)
         old = self._active
         assert old is not None
-        # First the end of the old one, durably: a closed segment has no tail.
+        header = self._header()
+        self._write_header(new, header)
+        # Before the new one has its name: a closed segment has no tail.
         old.truncate(self._offset)
         old.sync()
-        self._name_segment(new, NEXT, self._header())
+        self.folder.rename(NEXT, segment_name(header.base))
+        self.folder.sync()
+        self.segments.append(header)
         old.close()
         self._active, self._next = new, None
         self._offset = SEGMENT_HEADER_SIZE
@@ -469,13 +485,22 @@ class Store:
             previous_crc=self.chain.crc,
         )
 
-    def _name_segment(self, file: File, temporary: str, header: SegmentHeader) -> None:
-        """Give an allocated file its header and, once that is durable, its name."""
-        file.write(0, encode_segment_header(header))
-        file.sync()
-        self.folder.rename(temporary, segment_name(header.base))
-        self.folder.sync()
-        self.segments.append(header)
+    def _write_header(self, new: File, header: SegmentHeader) -> None:
+        """Give the segment that was made ahead its header, durably.
+
+        It has no name yet, so a lack of space is just that, of the flush too. But it is
+        not flushed twice, for the second time might lie: the next try takes a new file.
+        """
+        try:
+            new.write(0, encode_segment_header(header))
+            new.sync()
+        except OSError as error:
+            if error.errno not in NO_SPACE:
+                raise
+            new.close()
+            self._next = None
+            self.folder.remove(NEXT)
+            raise self._no_space(error) from error
 
     def _renew(self, found: Recovered) -> None:
         """Make what was read of the active segment durable, and cut its torn tail.
@@ -494,7 +519,7 @@ class Store:
             new = allocate(self.folder, _COPY, self._limit)
         except JournalFullError as error:
             self._active = old
-            self.full = str(error)
+            self._short = str(error)
             self._renew_in_place(old)
             return
         self._active = new
