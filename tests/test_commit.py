@@ -51,6 +51,9 @@ class Disk:
     writing: int = 0
     closed: bool = False
 
+    def watch(self, on_death: Callable[[JournalError], None]) -> None:
+        """Nothing happens in the background here."""
+
     async def write(self, batch: Batch) -> None:
         assert self.writing == 0, "one write at a time"
         assert (batch.epoch, batch.first) == (self.epoch, self.end)

@@ -11,10 +11,11 @@ sentences hold on every backend, and `tests/conformance` asks each of them:
    twice. One write is in flight at a time.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
 from coordinator.batch import Batch
+from coordinator.errors import JournalError
 from coordinator.model import Position
 
 __all__ = ["Journal", "Partition"]
@@ -49,6 +50,14 @@ class Partition(Protocol):
 
         Space for what is running is set aside, so writing goes on meanwhile. Turns
         empty by itself once space was found.
+        """
+        ...
+
+    def watch(self, on_death: Callable[[JournalError], None]) -> None:
+        """Have *on_death* called, once, if the handle dies while nobody waits for it.
+
+        Of what it does by itself, e.g. taking space ahead. At once if that has happened
+        already. What a call raises is said by that call alone.
         """
         ...
 

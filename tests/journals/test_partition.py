@@ -15,6 +15,7 @@ from coordinator.batch import Batch, encode_batch
 from coordinator.errors import (
     JournalBrokenError,
     JournalClosedError,
+    JournalError,
     JournalFullError,
     JournalLockedError,
     UncertainError,
@@ -157,14 +158,62 @@ async def test_a_failed_write_kills_the_handle_for_ever(disk: Disk) -> None:
 
 
 @simulated
-async def test_a_failed_preparation_kills_the_handle(disk: Disk) -> None:
+async def test_a_failed_preparation_kills_the_handle_and_is_told_at_once(
+    disk: Disk,
+) -> None:
+    partition = await opened(disk)
+    told: list[JournalError] = []
+    partition.watch(told.append)
+    disk.fault = fail_at(disk.calls + 2, errno.EIO)
+    await partition.write(next_batch(partition, 2500))
+    await asyncio.sleep(1)
+    # Nothing was written since.
+    [death] = told
+    assert isinstance(death, JournalBrokenError)
+    assert "allocate the next segment" in str(death)
+    with pytest.raises(JournalBrokenError, match="allocate the next segment"):
+        await partition.write(next_batch(partition))
+    await partition.aclose()
+
+
+@simulated
+async def test_who_watches_a_handle_that_died_by_itself_is_told_then(
+    disk: Disk,
+) -> None:
     partition = await opened(disk)
     disk.fault = fail_at(disk.calls + 2, errno.EIO)
     await partition.write(next_batch(partition, 2500))
     await asyncio.sleep(1)
-    with pytest.raises(JournalBrokenError, match="allocate the next segment"):
-        await partition.write(next_batch(partition))
+    told: list[JournalError] = []
+    for _ in range(2):
+        partition.watch(told.append)
+    assert [type(death) for death in told] == [JournalBrokenError]
     await partition.aclose()
+
+
+@simulated
+async def test_what_a_call_raises_is_said_by_the_call_alone(disk: Disk) -> None:
+    partition = await opened(disk)
+    told: list[JournalError] = []
+    partition.watch(told.append)
+    disk.fault = fail_at(disk.calls, errno.EIO)
+    with pytest.raises(JournalBrokenError):
+        await partition.write(next_batch(partition, 2500))
+    await asyncio.sleep(1)
+    assert told == []
+    await partition.aclose()
+
+
+@simulated
+async def test_what_fails_behind_a_close_is_told_to_nobody(disk: Disk) -> None:
+    partition = await opened(disk)
+    told: list[JournalError] = []
+    partition.watch(told.append)
+    disk.fault = fail_at(disk.calls + 2, errno.EIO)
+    await partition.write(next_batch(partition, 2500))
+    await partition.aclose()
+    await asyncio.sleep(1)
+    assert told == []
 
 
 @simulated

@@ -5,11 +5,12 @@ handed over to be written, and what the journal said is durable. It is the port,
 more; the engine can't tell.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from tests.simulation.history import History
 
 from coordinator.batch import Batch
+from coordinator.errors import JournalError
 from coordinator.model import Position
 from coordinator.ports import Journal, Partition
 from coordinator.records import Record
@@ -47,6 +48,9 @@ class TappedPartition:
     @property
     def full(self) -> str:
         return self.inner.full
+
+    def watch(self, on_death: Callable[[JournalError], None]) -> None:
+        self.inner.watch(on_death)
 
     async def write(self, batch: Batch) -> None:
         entries = _entries(batch)

@@ -7,6 +7,8 @@ A handle dies of the first failure that leaves any doubt. Only `JournalFullError
 none: nothing was written.
 """
 
+from collections.abc import Callable
+
 from coordinator.batch import Batch, encode_batch
 from coordinator.errors import (
     FencedError,
@@ -107,6 +109,30 @@ class HeldPartition:
 
     def __init__(self, claim: Batch) -> None:
         self._handle = Handle(claim)
+        self._on_death: Callable[[JournalError], None] | None = None
+        self._untold: JournalError | None = None
+        """What it died of in the background, until somebody was told."""
+
+    def watch(self, on_death: Callable[[JournalError], None]) -> None:
+        """See the port."""
+        self._on_death = on_death
+        self._tell_death()
+
+    def _died(self, error: BaseException) -> None:
+        """Note that something that nobody waits for ended in *error*, and tell."""
+        self._handle.failed(error)
+        try:
+            self._handle.check()
+        except JournalClosedError:
+            return  # it was given up; nobody minds any more
+        except JournalError as death:
+            self._untold = death
+        self._tell_death()
+
+    def _tell_death(self) -> None:
+        if self._on_death is not None and self._untold is not None:
+            death, self._untold = self._untold, None
+            self._on_death(death)
 
     @property
     def epoch(self) -> int:

@@ -163,7 +163,7 @@ class SegmentPartition(HeldPartition):
     def _prepared(self, future: asyncio.Future[None]) -> None:
         self._preparing = None
         if (error := future.exception()) is not None:
-            self._handle.failed(error)
+            self._died(error)
             return
         self._tell_full()
         if self._store.wants_space and self._handle.alive:
