@@ -100,6 +100,16 @@ def test_dump_can_be_limited(folder: Path) -> None:
     missing = invoke(folder, "journal", "dump", "--partition", "2")
     assert missing.code == 2
     assert "the journal has 2" in missing.stderr
+    missing = invoke(folder, "journal", "dump", "--workflow", "2-1")
+    assert missing.code == 2
+    assert "the journal has 2" in missing.stderr
+
+
+def test_a_workflow_of_a_partition_that_is_not_there_is_not_found(folder: Path) -> None:
+    for id_ in ("0-999", "2-1", "99-1"):
+        shown = invoke(folder, "show", id_)
+        assert shown.code == 3
+        assert f"no workflow {id_} is in" in shown.stderr
 
 
 def test_tail_prints_the_last_records(folder: Path) -> None:

@@ -181,13 +181,15 @@ def dump(
     Raises:
         CliError: It is not a journal, or damaged; what lies before was printed.
     """
+    of_workflow = None
     if workflow is not None:
         try:
-            parse_workflow_id(workflow)
+            of_workflow, _ = parse_workflow_id(workflow)
         except ValueError as error:
             raise CliError(str(error), ExitCode.USAGE) from error
     with opened(folder_of(journal)) as folder:
         _require_partition(folder, partition)
+        _require_partition(folder, of_workflow)
         entries = inspect.dump(
             folder,
             partition=partition,

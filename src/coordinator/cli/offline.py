@@ -12,8 +12,9 @@ from coordinator.cli.exits import CliError, ExitCode, exit_code_of
 from coordinator.errors import CoordinatorError
 from coordinator.journals.segments import inspect
 from coordinator.journals.segments.files import Folder
+from coordinator.journals.segments.journal import read_journal_file
 from coordinator.journals.segments.posix import PosixFolder
-from coordinator.model import WorkflowId
+from coordinator.model import WorkflowId, parse_workflow_id
 from coordinator.runs import WorkflowInfo
 from coordinator.state import PartitionState
 from coordinator.timeline import Timeline, build_timeline
@@ -57,8 +58,12 @@ def timeline_of(folder: Folder, workflow_id: str) -> Timeline:
         CoordinatorError: The journal can't be read.
     """
     id_ = WorkflowId(workflow_id)
-    entries = inspect.dump(folder, workflow=id_, claims=True)
-    timeline = build_timeline(id_, (entry.record for entry in entries))
+    partition, _ = parse_workflow_id(workflow_id)
+    identity = read_journal_file(folder)
+    timeline = None
+    if identity is None or partition < identity.partitions:
+        entries = inspect.dump(folder, workflow=id_, claims=True)
+        timeline = build_timeline(id_, (entry.record for entry in entries))
     if timeline is None:
         raise CliError(
             f"no workflow {workflow_id} is in {folder.path}; it never was, or ended "

@@ -93,7 +93,7 @@ def emit_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     In a terminal the last column is cut to fit, or cut and put below its row where
     little of it would be left beside the others.
     """
-    cells = [[visible(cell) for cell in row] for row in (headers, *rows)]
+    cells = [[encodable(visible(cell)) for cell in row] for row in (headers, *rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(headers))]
     last = widths.pop()
     room = width() - sum(size + 2 for size in widths)
