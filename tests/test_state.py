@@ -422,7 +422,55 @@ def test_results_are_forgotten_when_they_are_too_old() -> None:
     keyed(partition, 10, ("d", 12))
     assert ended_keys(partition) == ["b", "c", "d"]
     keyed(partition, 20, ("e", 1000))
-    assert ended_keys(partition) == ["e"]
+    assert ended_keys(partition) == ["d", "e"]
+    keyed(partition, 30, ("f", 1000))
+    assert ended_keys(partition) == ["e", "f"]
+
+
+def test_a_result_that_is_too_old_is_not_found_though_nothing_has_ended_since() -> None:
+    partition = PartitionState(0, ended_age_us_max=10)
+    keyed(partition, 0, ("a", 5))
+    assert partition.find("Order", "a", 15) is not None
+    assert partition.find("Order", "a", 16) is None
+    assert partition.find("Order", "a", 15) is not None  # the clock was put right
+
+
+def test_one_look_at_a_clock_far_ahead_does_not_cost_all_keys() -> None:
+    partition = PartitionState(0, ended_age_us_max=10)
+    keyed(partition, 0, *((f"k{n}", n) for n in range(8)))
+    keyed(partition, 20, ("glitch", 1_000))
+    keyed(partition, 30, ("after", 8))
+    assert ended_keys(partition) == [*(f"k{n}" for n in range(2, 8)), "glitch", "after"]
+
+
+def test_beyond_their_size_the_oldest_results_are_forgotten_but_never_the_newest() -> (
+    None
+):
+    partition = PartitionState(0, ended_size_max=100)
+
+    def end(position: int, key: str, size: int) -> None:
+        partition.apply(position, accepted(key))
+        value = bytes(size)
+        partition.apply(
+            position + 1, Finished(Position(position), EndStatus.COMPLETED, value, 1)
+        )
+
+    end(0, "a", 49)
+    end(2, "b", 49)
+    assert ended_keys(partition) == ["a", "b"]
+    end(4, "a", 48)  # in its own place, not on top
+    assert ended_keys(partition) == ["b", "a"]
+    end(6, "c", 1)
+    assert ended_keys(partition) == ["a", "c"]
+    end(8, "large", 1_000)
+    assert ended_keys(partition) == ["large"]
+    end(10, "d", 10)
+    assert ended_keys(partition) == ["d"]
+    _, data = partition.encode_checkpoint(Position(12))
+    again = PartitionState(0, ended=decode_checkpoint(data).ended, ended_size_max=20)
+    again.apply(12, accepted("e"))
+    again.apply(13, Finished(Position(12), EndStatus.COMPLETED, bytes(10), 1))
+    assert ended_keys(again) == ["e"]
 
 
 def test_nothing_is_remembered_if_nothing_may_be() -> None:

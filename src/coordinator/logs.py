@@ -14,8 +14,9 @@ __all__ = ["Logs"]
 class Logs:
     """The opened partitions of one journal."""
 
-    def __init__(self, logs: list[Log]) -> None:
+    def __init__(self, logs: list[Log], clock: Callable[[], int]) -> None:
         self._logs = logs
+        self._clock = clock
         self._turn = 0
 
     @classmethod
@@ -33,7 +34,7 @@ class Logs:
         Raises:
             JournalError: One can't be claimed or read; the others are given up again.
         """
-        logs = cls([])
+        logs = cls([], clock)
         try:
             for number in range(journal.partitions):
                 log = await Log.open(
@@ -65,8 +66,9 @@ class Logs:
 
     def find(self, type_: str, key: str) -> tuple[Log, WorkflowState | Ended] | None:
         """Return the workflow of that key, running or remembered, and where it is."""
+        now = self._clock()
         for log in self._logs:
-            found = log.state.find(type_, key)
+            found = log.state.find(type_, key, now)
             if found is not None:
                 return log, found
         return None

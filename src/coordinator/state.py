@@ -246,6 +246,12 @@ def _key(outcome: Outcome) -> OutcomeKey:
     return (outcome.step, outcome.occurrence)
 
 
+AGED_PER_END = 2
+"""How many results one end makes forgotten for their age. More than one: they grow old
+as fast as they come. Not all: who reads a clock that is two days ahead, once, would
+lose every key."""
+
+
 class Ended(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A keyed workflow that ended: kept so that asking again gets the same answer."""
 
@@ -256,6 +262,11 @@ class Ended(msgspec.Struct, frozen=True, array_like=True, gc=False):
     value: bytes
     """As in `Finished`."""
     at: int
+
+    @property
+    def size(self) -> int:
+        """Bytes of what cannot be known beforehand."""
+        return len(self.key) + len(self.value)
 
 
 class Checkpoint(msgspec.Struct, frozen=True, array_like=True):
@@ -304,6 +315,7 @@ class PartitionState:
         ended: Iterable[Ended] = (),
         ended_before: int = 0,
         ended_max: int = 100_000,
+        ended_size_max: int = 64 * 1024 * 1024,
         ended_age_us_max: int = 24 * 3600 * 1_000_000,
     ) -> None:
         """Start from a checkpoint, or from nothing.
@@ -317,6 +329,8 @@ class PartitionState:
                 or was forgotten: read once more behind what is newer, it would push
                 that out, or be given out again.
             ended_max: How many ended ones are remembered, at most.
+            ended_size_max: How many bytes of results and keys, at most. The newest
+                result is remembered whatever its size: its caller may have lost it.
             ended_age_us_max: For how long, at most, in microseconds.
         """
         self.number = number
@@ -327,8 +341,10 @@ class PartitionState:
         self._ended: OrderedDict[tuple[str, str], Ended] = OrderedDict(
             ((e.type, e.key), e) for e in ended
         )
+        self._ended_size = sum(ended.size for ended in self._ended.values())
         self._ended_before = ended_before
         self._ended_max = ended_max
+        self._ended_size_max = ended_size_max
         self._ended_age_us_max = ended_age_us_max
 
     def apply(self, position: int, record: Record) -> WorkflowState | None:
@@ -397,8 +413,8 @@ class PartitionState:
         """Keep the result, as the newest."""
         accepted = state.accepted
         key = (accepted.type, accepted.key)
-        self._ended.pop(key, None)
-        self._ended[key] = Ended(
+        before = self._ended.pop(key, None)
+        ended = self._ended[key] = Ended(
             type=accepted.type,
             key=accepted.key,
             position=state.position,
@@ -406,20 +422,42 @@ class PartitionState:
             value=finished.value,
             at=finished.at,
         )
+        self._ended_size += ended.size - (0 if before is None else before.size)
         self._forget(finished.at)
 
     def _forget(self, now: int) -> None:
         """Drop what is beyond the limits, oldest first."""
-        oldest = now - self._ended_age_us_max
-        while self._ended:
-            ended = next(iter(self._ended.values()))
-            if len(self._ended) <= self._ended_max and ended.at >= oldest:
-                return
-            self._ended.popitem(last=False)
+        ended = self._ended
+        while len(ended) > self._ended_max or (
+            self._ended_size > self._ended_size_max and len(ended) > 1
+        ):
+            self._forget_oldest()
+        for _ in range(AGED_PER_END):
+            if not ended or not self._is_old(next(iter(ended.values())), now):
+                break
+            self._forget_oldest()
 
-    def find(self, type_: str, key: str) -> WorkflowState | Ended | None:
-        """Return the workflow of that key: running, or ended and still remembered."""
-        return self._keys.get((type_, key)) or self._ended.get((type_, key))
+    def _forget_oldest(self) -> None:
+        _, ended = self._ended.popitem(last=False)
+        self._ended_size -= ended.size
+
+    def _is_old(self, ended: Ended, now: int) -> bool:
+        return ended.at < now - self._ended_age_us_max
+
+    def find(self, type_: str, key: str, now: int = 0) -> WorkflowState | Ended | None:
+        """Return the workflow of that key: running, or ended and still remembered.
+
+        Args:
+            type_: Of the command.
+            key: Of the command.
+            now: Microseconds since 1970, by which a result may be too old. It is not
+                forgotten by this: whoever ends next sees to that.
+        """
+        state = self._keys.get((type_, key))
+        if state is not None:
+            return state
+        ended = self._ended.get((type_, key))
+        return None if ended is None or self._is_old(ended, now) else ended
 
     def low(self, end: Position) -> Position:
         """Return the position before which no unfinished workflow has a record.

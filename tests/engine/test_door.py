@@ -138,6 +138,27 @@ def test_an_equal_key_gets_the_same_answer_after_a_restart() -> None:
     assert len(shop.payments.calls) == 2
 
 
+def test_a_key_is_as_old_as_its_result_whatever_ended_since() -> None:
+    now = 1_700_000_000_000_000
+
+    async def main() -> None:
+        nonlocal now
+        coordinator = Coordinator(
+            Shop(), commands=[Pay], journal=KeepingJournal(), clock=lambda: now
+        )
+        async with coordinator:
+            first = await coordinator.submit(Pay(1))
+            await first.result()
+            now += 24 * 3600 * 1_000_000
+            assert (await coordinator.submit(Pay(1))).id == first.id
+            now += 1
+            later = await coordinator.submit(Pay(1))
+            assert later.id != first.id
+            await later.result()
+
+    run(main())
+
+
 def test_two_of_one_key_at_the_door_become_one_workflow() -> None:
     shop = Shop()
     shop.payments.script = [1.0]
