@@ -50,6 +50,7 @@ TESTS_ELSEWHERE: dict[str, str] = {
     "coordinator/execution.py": "engine/test_exec.py",
     "coordinator/journals/segments/files.py": "journals/test_store.py",
     "coordinator/journals/segments/reading.py": "journals/test_recovery.py",
+    "coordinator/journals/segments/renewal.py": "journals/test_crashes.py",
     "coordinator/logs.py": "engine/test_door.py",
     "coordinator/operators.py": "engine/test_exec.py",
     "coordinator/options.py": "engine/test_door.py",

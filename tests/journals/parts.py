@@ -4,8 +4,9 @@ from coordinator.batch import Batch, encode_batch
 from coordinator.journals.handle import encode_claim
 from coordinator.journals.segments.files import Folder
 from coordinator.journals.segments.reading import Identity
+from coordinator.journals.segments.renewal import make_partition
 from coordinator.journals.segments.scan import scan
-from coordinator.journals.segments.store import Store, StoreOptions, make_partition
+from coordinator.journals.segments.store import Store, StoreOptions
 from coordinator.records import Resumed, encode_record
 
 __all__ = [

@@ -46,7 +46,8 @@ def test_the_options_reach_the_store(tmp_path: Path) -> None:
         await partition.aclose()
 
     asyncio.run(main())
-    assert (archive / "p0").is_dir()
+    [of_the_journal] = archive.iterdir()
+    assert (of_the_journal / "p0").is_dir()
 
 
 @pytest.mark.parametrize(
@@ -84,6 +85,28 @@ def test_a_folder_of_other_things_is_no_journal(tmp_path: Path) -> None:
     (tmp_path / "photo.jpeg").write_text("x")
     with pytest.raises(JournalFormatError, match=r"not a journal.*photo.jpeg"):
         opened(f"file:{tmp_path}")
+
+
+@pytest.mark.parametrize("place", ["", "/", "/p0", "/../orders/p1", "/archived"])
+def test_an_archive_in_the_journals_own_folder_is_refused(
+    tmp_path: Path, place: str
+) -> None:
+    with pytest.raises(ValueError, match="in the journal's own folder"):
+        opened(f"file:{tmp_path}/orders?archive={tmp_path}/orders{place}")
+    assert not (tmp_path / "orders").exists()
+
+
+@pytest.mark.parametrize("place", ["orders/archive", "orders/archive/old", "", "other"])
+def test_an_archive_may_be_anywhere_else(tmp_path: Path, place: str) -> None:
+    url = f"file:{tmp_path}/orders?archive={tmp_path}/{place}"
+    asyncio.run(_open_all(url))
+
+
+async def _open_all(url: str) -> None:
+    for _ in range(2):
+        journal = await open_journal(url)
+        await journal.open(0, owner="x", at=1)
+        await journal.aclose()
 
 
 def test_an_archive_on_another_file_system_is_refused(tmp_path: Path) -> None:

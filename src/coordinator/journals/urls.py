@@ -10,13 +10,15 @@ Options of ``file:``
     segment_mib  MiB of a segment. Default: 64
     retention    how long a closed segment is kept when it is no longer needed, e.g.
                  ``7d``, ``24h``, ``90m`` or seconds. Default: 7d
-    archive      a folder of the same file system where segments go after that; they
+    archive      a folder of the same file system where segments go after that, to
+                 <archive>/<journal id>/p0, so that journals may share it; they
                  are deleted if there is none
 
 Each backend is imported when a URL asks for it.
 """
 
 import asyncio
+import os
 import re
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -100,8 +102,11 @@ async def _open_file(url: str) -> Journal:
         retention_s=parse_duration(options.get("retention", "7d")),
     )
 
+    place = options.get("archive")
+
     def make_folders() -> tuple[PosixFolder, PosixFolder | None]:
-        place = options.get("archive")
+        if place is not None:
+            _check_archive(path, place)
         return make(path), None if place is None else make(place)
 
     def make(path: str) -> PosixFolder:
@@ -121,6 +126,22 @@ async def _open_file(url: str) -> Journal:
     return await SegmentJournal.open_folder(
         folder, partitions=partitions, options=store_options, archive=archive
     )
+
+
+def _check_archive(path: str, archive: str) -> None:
+    """Check that the archive is none of the journal's own folders.
+
+    Raises:
+        ValueError: It is.
+    """
+    journal, place = os.path.realpath(path), os.path.realpath(archive)
+    allowed = os.path.join(journal, "archive")  # noqa: PTH118 -- paths are text here
+    within = os.path.commonpath((journal, place)) == journal
+    if within and os.path.commonpath((allowed, place)) != allowed:
+        raise ValueError(
+            f"the archive {archive} lies in the journal's own folder {path}; name "
+            f"another one, or {path}/archive"
+        )
 
 
 def _split(url: str, known: set[str]) -> tuple[str, dict[str, str]]:

@@ -6,7 +6,9 @@ orders/p0/LOCK                      held by the owner of partition 0, with its n
 orders/p0/00000000000000000000.seg  a segment; its name is its base position
 orders/p0/next.tmp                  the next one, allocated ahead
 orders/p0/checkpoint
-orders/archive/p0/                  where segments go if an archive is asked for
+<archive>/<journal id>/p0/          where segments go if an archive is asked for; it
+                                    may be orders/archive, or lie anywhere else on
+                                    the same file system, and be shared by journals
 """
 
 import asyncio
@@ -33,8 +35,9 @@ from coordinator.journals.segments.format import (
 from coordinator.journals.segments.partition import SegmentPartition
 from coordinator.journals.segments.reading import Identity, path_in
 from coordinator.journals.segments.recovery import partition_folder
+from coordinator.journals.segments.renewal import make_partition
 from coordinator.journals.segments.space import not_opened
-from coordinator.journals.segments.store import Store, StoreOptions, make_partition
+from coordinator.journals.segments.store import Store, StoreOptions
 
 __all__ = ["SegmentJournal", "read_journal_file"]
 
@@ -109,7 +112,8 @@ class SegmentJournal:
             folder: Where it is.
             partitions: How many it has, if that is to be checked; 1 if it is new.
             options: How partitions are kept.
-            archive: Where trimmed segments go; on the same file system.
+            archive: Where trimmed segments go, into folders of this journal's own; on
+                the same file system.
             clock: Returns microseconds since 1970.
             new_id: Returns 16 bytes that no other journal has.
             process: What lock files say of us; process id and host, if empty.
@@ -171,7 +175,9 @@ class SegmentJournal:
     def _make_store(self, partition: int) -> Store:
         try:
             folder = partition_folder(self._folder, partition)
-            archive = self._archive and self._archive.make_folder(f"p{partition}")
+            archive = self._archive
+            for name in (self.id, f"p{partition}"):
+                archive = archive and archive.make_folder(name)
         except OSError as error:
             raise not_opened(self._folder.path, error) from error
         return Store(

@@ -46,6 +46,7 @@ class SegmentPartition(HeldPartition):
         self._closing: asyncio.Future[None] | None = None
         self._loop = asyncio.get_running_loop()
         self._told_full = False
+        self._told_kept = ""
         if store.cut:
             _LOGGER.warning("%s", store.cut)
         self._prepare_if_due()
@@ -127,6 +128,10 @@ class SegmentPartition(HeldPartition):
         """See the port."""
         self._handle.check()
         await self._call(self._store.trim, before)
+        kept = self._store.kept
+        if kept and kept != self._told_kept:
+            _LOGGER.error("partition %d can't archive: %s", self.number, kept)
+        self._told_kept = kept
 
     async def aclose(self) -> None:
         """See the port."""

@@ -24,6 +24,7 @@ from coordinator.errors import (
     JournalFullError,
 )
 from coordinator.journals.chain import Chain
+from coordinator.journals.segments.archive import archive_segment
 from coordinator.journals.segments.files import File, FileLock, Folder
 from coordinator.journals.segments.format import (
     CHECKPOINT_HEADER_SIZE,
@@ -33,18 +34,17 @@ from coordinator.journals.segments.format import (
     encode_segment_header,
     segment_name,
 )
-from coordinator.journals.segments.reading import CHUNK_SIZE, Identity, path_in
+from coordinator.journals.segments.reading import Identity
 from coordinator.journals.segments.recovery import (
     CHECKPOINT,
-    Recovered,
     read_checkpoint,
     recover,
 )
+from coordinator.journals.segments.renewal import describe_cut, renew
 from coordinator.journals.segments.space import NEXT, NO_SPACE, allocate, not_opened
 
-__all__ = ["Store", "StoreOptions", "make_partition"]
+__all__ = ["Store", "StoreOptions"]
 
-_COPY = "copy.tmp"
 _CHECKPOINT_COPY = "checkpoint.tmp"
 _START_SIZE = 64 * 1024
 """Bytes that closing leaves for the next starts, each of which writes a claim of some
@@ -71,43 +71,13 @@ class StoreOptions(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError(f"retention can't be negative: {self}")
 
 
-def make_partition(folder: Folder, identity: Identity, *, created_at: int) -> None:
-    """Make the first segment of a new partition, in its folder; durable on return.
-
-    Only its header: space is taken when it is opened.
-
-    Args:
-        folder: Of the partition.
-        identity: Of the partition.
-        created_at: Now, in microseconds since 1970.
-
-    Raises:
-        OSError: The file system failed.
-    """
-    header = SegmentHeader(
-        journal_id=identity.journal_id,
-        partition=identity.partition,
-        partitions=identity.partitions,
-        base=0,
-        created_at=created_at,
-        epoch=0,
-        previous_crc=0,
-    )
-    file = folder.create(segment_name(0))
-    try:
-        file.write(0, encode_segment_header(header))
-        file.sync()
-    finally:
-        file.close()
-    folder.sync()
-
-
 class Store:
     """The segments of one partition.
 
     Attributes:
         folder: Where they are.
         cut: What `open` cut off; empty if nothing.
+        kept: Why the last `trim` could not archive a segment; empty if it could.
         segments: Their headers, oldest first; the last one is active.
         chain: Where the valid batches end.
     """
@@ -133,6 +103,7 @@ class Store:
         """
         self.folder = folder
         self.cut = ""
+        self.kept = ""
         self.segments: list[SegmentHeader] = []
         self.chain = Chain()
         self.identity = identity
@@ -184,8 +155,10 @@ class Store:
             self.chain = found.chain
             if found.checkpoint is not None:
                 self._low = found.checkpoint.low
-            self._renew(found)
-            self.cut = self._describe_cut(found)
+            renewed = renew(self.folder, found, self._options.segment_size)
+            self._active, self._limit, self._short = renewed
+            self._offset = found.active_size
+            self.cut = describe_cut(self.folder, found)
         except OSError as error:
             self.broke("open", error)
             raise not_opened(self.folder.path, error) from error
@@ -305,9 +278,9 @@ class Store:
                 if self._archive is None:
                     self.folder.remove(name)
                 else:
-                    self.folder.move(name, self._archive)
-                    # First where it went: in between it may have both names, not none.
-                    self._archive.sync()
+                    self.kept = archive_segment(self.folder, name, self._archive)
+                    if self.kept:
+                        return
                 self.folder.sync()
                 del self.segments[0]
         except OSError as error:
@@ -501,65 +474,3 @@ class Store:
             self._next = None
             self.folder.remove(NEXT)
             raise self._no_space(error) from error
-
-    def _renew(self, found: Recovered) -> None:
-        """Make what was read of the active segment durable, and cut its torn tail.
-
-        What was read may be in the page cache and nowhere else: after a failed flush
-        the kernel calls the pages clean. So it is written again, to another file. That
-        is done at each start and not only after a crash: no mark has to be trusted,
-        and 64 MiB take a fraction of a second.
-        """
-        header = found.segments[-1]
-        name = segment_name(header.base)
-        old = self.folder.open(name, writable=True)
-        self._offset = found.active_size
-        self._limit = max(self._options.segment_size, found.active_size)
-        try:
-            new = allocate(self.folder, _COPY, self._limit)
-        except JournalFullError as error:
-            self._active = old
-            self._short = str(error)
-            self._renew_in_place(old)
-            return
-        self._active = new
-        try:
-            self._copy(old, new)
-        finally:
-            old.close()
-        new.sync()
-        self.folder.rename(_COPY, name)
-        self.folder.sync()
-
-    def _describe_cut(self, found: Recovered) -> str:
-        if not found.torn:
-            return ""
-        path = path_in(self.folder, segment_name(found.segments[-1].base))
-        return (
-            f"{path} ended in the middle of a batch, as after a crash: cut off "
-            f"{found.torn} bytes at byte {found.active_size}; they were never "
-            f"acknowledged, there is nothing to do"
-        )
-
-    def _renew_in_place(self, file: File) -> None:
-        """Write the active segment over itself, where there is no space for a copy.
-
-        The pages are dirty then, so the flush takes them all to the disk. A crash
-        meanwhile changes nothing: each sector is replaced by what was read from it.
-        """
-        self._limit = file.size()
-        self._copy(file, file)
-        for offset in range(self._offset, self._limit, CHUNK_SIZE):
-            size = min(CHUNK_SIZE, self._limit - offset)
-            if file.read(offset, size) != bytes(size):
-                file.write(offset, bytes(size))
-        file.sync()
-
-    def _copy(self, old: File, new: File) -> None:
-        for offset in range(0, self._offset, CHUNK_SIZE):
-            size = min(CHUNK_SIZE, self._offset - offset)
-            data = old.read(offset, size)
-            if len(data) != size:
-                path = path_in(self.folder, segment_name(self.segments[-1].base))
-                raise OSError(f"{path} became shorter while it was read")
-            new.write(offset, data)
