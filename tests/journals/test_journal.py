@@ -91,6 +91,34 @@ def test_a_power_cut_while_it_is_made_leaves_a_journal_or_nothing(
     assert number > 15
 
 
+@pytest.mark.parametrize("failure", ["killed", "EIO"])
+def test_a_name_that_was_not_synced_is_not_trusted_by_the_next_process(
+    failure: str,
+) -> None:
+    number = 0
+    made = False
+    while not made:
+        disk = Disk()
+        disk.fault = cut_at(number) if failure == "killed" else fail_at(number, 5)
+        try:
+            run(opened(disk.folder(), 2))
+            made = True
+        except (PowerCut, JournalBrokenError):
+            number += 1
+        disk.kill()
+        run(claimed(run(opened(disk.folder(), 2)), 2))
+        disk.cut_power(Data.NONE, Names.NONE)
+        assert run(epoch_of(disk)) == 2
+    assert number > 13
+
+
+async def epoch_of(disk: Disk) -> int:
+    journal = await opened(disk.folder(), 2)
+    partition = await journal.open(1, owner="x", at=1)
+    await journal.aclose()
+    return partition.epoch
+
+
 async def claimed(journal: SegmentJournal, partitions: int) -> None:
     """Open every partition, and close it again."""
     for number in range(partitions):

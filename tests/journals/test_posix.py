@@ -56,8 +56,47 @@ def test_the_name_of_a_new_folder_is_made_durable(
     # Also if it is there: who made it may have been killed before that.
     folder.make_folder("p0")
     assert synced == [folder.path] * 2
-    PosixFolder.make(f"{folder.path}/p1")
-    assert synced == [folder.path] * 3
+
+
+def test_every_level_that_was_made_is_durable_also_if_another_process_made_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+
+    def noted(descriptor: int) -> None:
+        synced.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
+
+    monkeypatch.setattr(os, "fsync", noted)
+    for _ in range(2):
+        synced.clear()
+        PosixFolder.make(f"{tmp_path}/var/lib/orders")
+        wanted = [f"{tmp_path}/var/lib", f"{tmp_path}/var", str(tmp_path)]
+        assert synced[:3] == wanted
+    assert (tmp_path / "var" / "lib" / "orders").stat().st_mode & 0o777 == 0o700
+
+
+def test_a_parent_that_may_not_be_read_or_is_of_another_disk_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "closed" / "orders").mkdir(parents=True)
+    really = PosixFolder.__init__
+
+    def closed(self: PosixFolder, path: str, *, within: int | None = None) -> None:
+        if path.endswith("/closed"):
+            self._descriptor = -1
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        really(self, path, within=within)
+
+    monkeypatch.setattr(PosixFolder, "__init__", closed)
+    assert PosixFolder.make(f"{tmp_path}/closed/orders").names() == []
+    PosixFolder.make("/proc/self")  # neither its parent nor the root above is synced
+
+    def broken(_: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", broken)
+    with pytest.raises(OSError, match="Input/output"):
+        PosixFolder.make(f"{tmp_path}/orders")
 
 
 def test_a_folder_may_be_named_from_where_we_are(

@@ -237,6 +237,10 @@ def _read_or_create(
         identity = read_journal_file(folder)
         if identity is None:
             identity = _create(folder, partitions or 1, new_id, clock, process)
+        else:
+            # Who made it may have been killed between the rename and the sync. What is
+            # acknowledged from here on needs its name, and the partitions' names.
+            folder.sync()
     except OSError as error:
         raise not_opened(folder.path, error) from error
     if partitions is not None and partitions != identity.partitions:

@@ -24,6 +24,8 @@ __all__ = ["PosixFile", "PosixFolder", "PosixLock"]
 _ZEROS = bytes(1024 * 1024)
 _NOT_SUPPORTED = frozenset({errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
 """What `posix_fallocate` says where a file system can't allocate ahead."""
+_NOT_OURS = frozenset({errno.EACCES, errno.EPERM, errno.EINVAL})
+"""What is said of a folder that we can't have made: another user's, the kernel's."""
 
 
 class PosixFile:
@@ -158,8 +160,27 @@ class PosixFolder:
             os.makedirs(parent, exist_ok=True)
             with contextlib.suppress(FileExistsError):
                 os.mkdir(path, 0o700)
-            cls(parent).sync()
-        return cls(path)
+        folder = cls(path)
+        folder._sync_parents()
+        return folder
+
+    def _sync_parents(self) -> None:
+        """Make the name of this folder durable, and those of the folders above it.
+
+        Also if it was there: who made them may have been killed before they were. Up to
+        the root of the file system; where nothing is new that costs next to nothing.
+        """
+        path = os.path.abspath(self._path)
+        while (parent := os.path.dirname(path)) != path:
+            path = parent
+            try:
+                folder = PosixFolder(path)
+                if folder.device() != self.device():
+                    return
+                folder.sync()
+            except OSError as error:
+                if error.errno not in _NOT_OURS:
+                    raise
 
     @property
     def path(self) -> str:
