@@ -251,6 +251,43 @@ async def test_reading_takes_large_batches_a_few_at_a_time(disk: Disk) -> None:
 
 
 @simulated
+async def test_a_write_waits_for_a_few_segments_of_a_trim_and_not_for_all(
+    disk: Disk,
+) -> None:
+    partition = await opened(disk)
+    for _ in range(40):
+        await partition.write(next_batch(partition, 3500))
+    await partition.save_checkpoint(partition.end, b"")
+    begun = len(disk.log)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(partition.trim(partition.end))
+        await asyncio.sleep(MOMENT_S)
+        await partition.write(next_batch(partition))
+        removed = disk.log[begun:].count("remove")
+    assert removed <= 8
+    assert disk.log[begun:].count("remove") > 30
+    await partition.aclose()
+
+
+@simulated
+async def test_a_trim_ends_when_the_partition_is_closed(disk: Disk) -> None:
+    partition = await opened(disk)
+    for _ in range(40):
+        await partition.write(next_batch(partition, 3500))
+    await partition.save_checkpoint(partition.end, b"")
+    async with asyncio.TaskGroup() as group:
+        trimming = group.create_task(_until_closed(partition.trim(partition.end)))
+        await asyncio.sleep(MOMENT_S)
+        await partition.aclose()
+    assert trimming.done()
+
+
+async def _until_closed(work: Awaitable[None]) -> None:
+    with pytest.raises(JournalClosedError):
+        await work
+
+
+@simulated
 async def test_a_failed_opening_gives_the_lock_back(disk: Disk) -> None:
     partition = await opened(disk)
     with pytest.raises(JournalLockedError, match="pid 1"):

@@ -27,6 +27,8 @@ _LOGGER = logging.getLogger("coordinator")
 
 _SPACE_INTERVAL_S = 1.0
 """How often a full disk is asked again: soon enough for people, nothing for a CPU."""
+_TRIM_SEGMENTS = 4
+"""Segments that a trim removes per hop, at most: some milliseconds of syncs."""
 _READ_BATCHES = 1024
 """Batches read per hop, at most; bounds what a reader holds if they are small."""
 _READ_SIZE = 4 * 1024 * 1024
@@ -126,8 +128,11 @@ class SegmentPartition(HeldPartition):
 
     async def trim(self, before: Position) -> None:
         """See the port."""
-        self._handle.check()
-        await self._call(self._store.trim, before)
+        more = True
+        while more:
+            # A few at a time: a write that is due in between must not wait for all.
+            self._handle.check()
+            more = await self._call(self._store.trim, before, _TRIM_SEGMENTS)
         kept = self._store.kept
         if kept and kept != self._told_kept:
             _LOGGER.error("partition %d can't archive: %s", self.number, kept)

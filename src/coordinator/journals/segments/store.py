@@ -254,11 +254,18 @@ class Store:
         _, content = stored
         return content[CHECKPOINT_HEADER_SIZE:]
 
-    def trim(self, before: int) -> None:
+    def trim(self, before: int, count_max: int = 1 << 30) -> bool:
         """Let go of closed segments before *before* whose retention is over.
 
         Oldest first, and each is durably gone before the next: what a crash leaves is
         always the newest ones, without a gap.
+
+        Args:
+            before: A position.
+            count_max: Segments that go, at most: each takes a sync.
+
+        Returns:
+            Whether there may be more.
 
         Raises:
             FencedError: The partition is not ours any more.
@@ -270,7 +277,8 @@ class Store:
         try:
             self._check_fence()
             while (
-                len(self.segments) > 1
+                count_max
+                and len(self.segments) > 1
                 and self.segments[1].base <= before
                 and self.segments[1].created_at <= closed_before
             ):
@@ -280,11 +288,13 @@ class Store:
                 else:
                     self.kept = archive_segment(self.folder, name, self._archive)
                     if self.kept:
-                        return
+                        return False
                 self.folder.sync()
                 del self.segments[0]
+                count_max -= 1
         except OSError as error:
             raise self.broke("trim", error) from error
+        return not count_max
 
     def close(self) -> None:
         """Close the files and give the lock back. May be called twice.
