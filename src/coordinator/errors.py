@@ -17,6 +17,7 @@
         `-- JournalError
             |-- JournalFormatError  not a journal, or of a newer format
             |-- JournalLockedError  another process holds it
+            |-- JournalUnavailableError  it can't be opened, e.g. for want of rights
             |-- JournalDamagedError stored bytes are not what was written
             |-- JournalFullError    no space (or file); nothing was written, try again
             |-- JournalClosedError  the handle was closed
@@ -47,6 +48,7 @@ __all__ = [
     "JournalFormatError",
     "JournalFullError",
     "JournalLockedError",
+    "JournalUnavailableError",
     "NotAcceptedError",
     "Refused",
     "UncertainError",
@@ -191,6 +193,14 @@ class JournalLockedError(JournalError):
         )
         self.path = path
         self.holder = holder
+
+
+class JournalUnavailableError(JournalError):
+    """It can't be opened where it is: a person has to mend the place, not the journal.
+
+    No right to it, a read-only disk, a file where a folder should be. Nothing of the
+    journal was changed.
+    """
 
 
 class JournalDamagedError(JournalError):

@@ -320,6 +320,16 @@ def test_what_is_no_journal_is_refused(tmp_path: Path) -> None:
     assert "photo.jpg" in ended.stderr
 
 
+def test_a_place_where_no_journal_can_be_is_for_a_person_to_mend(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "target_app.py").write_text(SHOP)
+    place = "file:./target_app.py/journal"
+    ended = asyncio.run(_serve(tmp_path, "target_app:coordinator", journal=place))
+    assert ended.code == 5
+    assert "can't be opened" in ended.stderr
+
+
 def test_a_target_that_does_not_import_says_why(tmp_path: Path) -> None:
     (tmp_path / "target_app.py").write_text("\nraise RuntimeError('no setting')\n")
     ended = asyncio.run(_serve(tmp_path, "target_app:coordinator"))

@@ -224,10 +224,24 @@ def test_an_id_is_given_once_although_two_make_it_at_the_same_time() -> None:
 def test_somebody_who_is_making_it_is_not_disturbed() -> None:
     disk = Disk()
     lock = disk.folder().lock("LOCK", "the other")
+    impatient = SegmentJournal.open_folder(disk.folder(), patience_s=0)
     with pytest.raises(JournalLockedError, match="the other"):
-        run(opened(disk.folder()))
+        run(impatient)
     lock.release()
     run(opened(disk.folder()))
+
+
+def test_somebody_who_is_making_it_is_waited_for() -> None:
+    disk = Disk()
+    lock = disk.folder().lock("LOCK", "the other")
+
+    def done(_: int, name: str) -> None:
+        if name == "lock" and disk.log.count("lock") == 4:
+            lock.release()
+
+    disk.fault = done
+    run(opened(disk.folder()))
+    assert disk.log.count("lock") == 4
 
 
 @pytest.mark.parametrize(

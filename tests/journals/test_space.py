@@ -6,8 +6,13 @@ import os
 import pytest
 from tests.journals.disk import Disk, fail_at
 
-from coordinator.errors import JournalFullError
-from coordinator.journals.segments.space import SHORT, allocate
+from coordinator.errors import (
+    JournalBrokenError,
+    JournalError,
+    JournalFullError,
+    JournalUnavailableError,
+)
+from coordinator.journals.segments.space import SHORT, allocate, not_opened
 
 
 def test_an_allocated_file_is_zeros_of_the_size_asked_for() -> None:
@@ -31,6 +36,25 @@ def test_whatever_is_short_for_a_new_file_is_a_full_disk(call: int, code: int) -
     with pytest.raises(JournalFullError, match=os.strerror(code)):
         allocate(disk.folder(), "x", 1000)
     assert disk.folder().names() == []
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        (errno.EACCES, JournalUnavailableError),
+        (errno.EROFS, JournalUnavailableError),
+        (errno.ENOTDIR, JournalUnavailableError),
+        (errno.EMFILE, JournalFullError),
+        (errno.ENOSPC, JournalFullError),
+        (errno.EIO, JournalBrokenError),
+    ],
+)
+def test_what_can_not_be_opened_is_sorted_by_what_helps(
+    code: int, kind: type[JournalError]
+) -> None:
+    error = not_opened("/journal", OSError(code, os.strerror(code)))
+    assert type(error) is kind
+    assert os.strerror(code) in str(error)
 
 
 @pytest.mark.parametrize("call", [0, 1, 2])

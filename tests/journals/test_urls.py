@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.errors import JournalBrokenError, JournalFormatError
+from coordinator.errors import JournalFormatError, JournalUnavailableError
 from coordinator.journals.memory import MemoryJournal
 from coordinator.journals.segments.journal import SegmentJournal
 from coordinator.journals.urls import open_journal, parse_duration
@@ -77,7 +77,7 @@ def test_a_url_that_means_nothing_is_refused(url: str, problem: str) -> None:
 
 def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    with pytest.raises(JournalBrokenError, match=r"Not a directory|File exists"):
+    with pytest.raises(JournalUnavailableError, match=r"Not a directory|File exists"):
         opened(f"file:{tmp_path}/file/orders")
 
 

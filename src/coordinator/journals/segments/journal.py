@@ -19,14 +19,16 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 
 import msgspec
 
 from coordinator.errors import (
     JournalDamagedError,
     JournalFormatError,
+    JournalLockedError,
 )
-from coordinator.journals.segments.files import Folder
+from coordinator.journals.segments.files import FileLock, Folder
 from coordinator.journals.segments.format import (
     JOURNAL_ID_SIZE,
     SEGMENT_HEADER_SIZE,
@@ -45,6 +47,8 @@ _JOURNAL_FILE = "journal.json"
 _JOURNAL_COPY = "journal.json.tmp"
 _LOCK = "LOCK"
 _ARCHIVE = "archive"
+_MAKING_POLL_S = 0.02
+"""Seconds between two looks whether another process has made the journal."""
 _PARTITION = re.compile(r"p[0-9]+")
 _FORMAT = 1
 _DEFAULT = StoreOptions()
@@ -105,6 +109,7 @@ class SegmentJournal:
         clock: Callable[[], int] = _now,
         new_id: Callable[[], bytes] = _new_id,
         process: str = "",
+        patience_s: float = 10.0,
     ) -> "SegmentJournal":
         """Open the journal in *folder*, which is made into one if it is empty.
 
@@ -117,12 +122,14 @@ class SegmentJournal:
             clock: Returns microseconds since 1970.
             new_id: Returns 16 bytes that no other journal has.
             process: What lock files say of us; process id and host, if empty.
+            patience_s: Seconds to wait while another process is making the journal.
 
         Raises:
             JournalFormatError: The folder is something else, or has another number of
                 partitions.
             JournalDamagedError: Its description can't be read.
-            JournalLockedError: Another process is making the journal right now.
+            JournalLockedError: Another process is making the journal, and stays at it.
+            JournalUnavailableError: The place is no good, e.g. for want of rights.
             JournalFullError: There is no space for a new one.
             JournalBrokenError: The file system failed.
         """
@@ -131,7 +138,15 @@ class SegmentJournal:
         process = process or _process()
         try:
             identity = await loop.run_in_executor(
-                executor, _read_or_create, folder, partitions, new_id, clock, process
+                executor,
+                partial(
+                    _read_or_create,
+                    folder,
+                    partitions,
+                    new_id=new_id,
+                    clock=clock,
+                    lock=partial(_lock_to_make, folder, process, patience_s),
+                ),
             )
         finally:
             executor.shutdown(wait=False)
@@ -229,14 +244,15 @@ def read_journal_file(folder: Folder) -> Identity | None:
 def _read_or_create(
     folder: Folder,
     partitions: int | None,
+    *,
     new_id: Callable[[], bytes],
     clock: Callable[[], int],
-    process: str,
+    lock: Callable[[], FileLock],
 ) -> Identity:
     try:
         identity = read_journal_file(folder)
         if identity is None:
-            identity = _create(folder, partitions or 1, new_id, clock, process)
+            identity = _create(folder, partitions or 1, new_id, clock, lock)
         else:
             # Who made it may have been killed between the rename and the sync. What is
             # acknowledged from here on needs its name, and the partitions' names.
@@ -256,7 +272,7 @@ def _create(
     partitions: int,
     new_id: Callable[[], bytes],
     clock: Callable[[], int],
-    process: str,
+    lock: Callable[[], FileLock],
 ) -> Identity:
     """Make a journal of *folder*, once and for ever.
 
@@ -275,7 +291,7 @@ def _create(
             f"{folder.path} is not a journal: it has no {_JOURNAL_FILE}, but "
             f"{strangers[0]}; use an empty folder"
         )
-    lock = folder.lock(_LOCK, process)
+    held = lock()
     try:
         identity = read_journal_file(folder)
         if identity is not None:
@@ -297,8 +313,23 @@ def _create(
         folder.rename(_JOURNAL_COPY, _JOURNAL_FILE)
         folder.sync()
     finally:
-        lock.release()
+        held.release()
     return identity
+
+
+def _lock_to_make(folder: Folder, process: str, patience_s: float) -> FileLock:
+    """Take the lock under which the journal is made; others do that in a moment.
+
+    Raises:
+        JournalLockedError: Somebody has held it for *patience_s* seconds.
+    """
+    tries = round(patience_s / _MAKING_POLL_S)
+    for _ in range(tries):
+        try:
+            return folder.lock(_LOCK, process)
+        except JournalLockedError:
+            time.sleep(_MAKING_POLL_S)
+    return folder.lock(_LOCK, process)
 
 
 def _is_ours(folder: Folder, name: str) -> bool:

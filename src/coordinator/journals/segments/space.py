@@ -12,7 +12,12 @@ does. Every other `OSError` goes through to the caller, who stops trusting the d
 
 import errno
 
-from coordinator.errors import JournalBrokenError, JournalError, JournalFullError
+from coordinator.errors import (
+    JournalBrokenError,
+    JournalError,
+    JournalFullError,
+    JournalUnavailableError,
+)
 from coordinator.journals.segments.files import File, Folder
 
 __all__ = ["NEXT", "NO_SPACE", "SHORT", "allocate", "not_opened"]
@@ -24,6 +29,21 @@ NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 """The disk is full, for us."""
 SHORT = NO_SPACE | {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 """Something is missing that others may give back: space, descriptors, memory."""
+
+
+_PLACE = frozenset(
+    {
+        errno.EACCES,
+        errno.EPERM,
+        errno.EROFS,
+        errno.ENOENT,
+        errno.EEXIST,
+        errno.ENOTDIR,
+        errno.ELOOP,
+        errno.ENAMETOOLONG,
+    }
+)
+"""What is said of a place that is no good, however sound the disk is."""
 
 
 def allocate(folder: Folder, name: str, size: int) -> File:
@@ -65,5 +85,9 @@ def not_opened(path: str, error: OSError) -> JournalError:
         return JournalFullError(
             f"{path}: {error.strerror}: it can't be opened now; see to it, then start "
             f"again"
+        )
+    if error.errno in _PLACE:
+        return JournalUnavailableError(
+            f"{path} can't be opened: {error}; mend that, then start again"
         )
     return JournalBrokenError(f"{path}: could not open: {error}")
