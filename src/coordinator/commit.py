@@ -26,7 +26,6 @@ from coordinator.errors import (
     JournalFullError,
     UncertainError,
 )
-from coordinator.model import Position
 from coordinator.ports import Partition
 from coordinator.records import Record, encode_record
 
@@ -160,7 +159,8 @@ class GroupCommit:
                 the same error.
         """
         self.partition = partition
-        self._appended: int = partition.end
+        self.next: int = partition.end
+        """The position that the next appended record gets."""
         self.size = 0
         """Bytes appended so far."""
         self._on_failure = on_failure
@@ -169,13 +169,9 @@ class GroupCommit:
         self._closed: deque[_Group] = deque()
         self._writing: _Group | None = None
         self._writer: asyncio.Task[None] | None = None
-        self._failure: JournalError | None = None
+        self.failure: JournalError | None = None
+        """Why nothing more can be appended: the partition is dead or closed."""
         self._patient = True
-
-    @property
-    def next(self) -> Position:
-        """The position that the next appended record gets."""
-        return Position(self._appended)
 
     def append(self, record: Record) -> Durable:
         """Put *record* at `next`, and return what is done once it is durable.
@@ -184,22 +180,16 @@ class GroupCommit:
             EncodeError: It is too large; nothing was appended.
             JournalError: The partition is dead or closed; nothing was appended.
         """
-        return self.put(self.encode(record))
-
-    def encode(self, record: Record) -> bytes:
-        """Encode *record* for `put`, which does not fail if it follows at once.
-
-        Raises:
-            EncodeError: It is too large.
-            JournalError: The partition is dead or closed.
-        """
-        if self._failure is not None:
-            raise self._failure
-        return encode_record(record)
+        if self.failure is not None:
+            raise self.failure
+        return self.put(encode_record(record))
 
     def put(self, data: bytes) -> Durable:
-        """Put an encoded record at `next`; what is returned is done when durable."""
-        assert self._failure is None
+        """Put an encoded record at `next`; what is returned is done when durable.
+
+        Does not fail, so that a record can be applied once it is encoded.
+        """
+        assert self.failure is None
         group = self._open
         if group is None:
             group = self._open = _Group(self._loop)
@@ -213,7 +203,7 @@ class GroupCommit:
         group.records.append(data)
         group.size += len(data)
         self.size += len(data)
-        self._appended += 1
+        self.next += 1
         if len(group.records) >= GROUP_RECORDS_MAX:
             self._closed.append(group)
             self._open = None
@@ -229,8 +219,8 @@ class GroupCommit:
         if last is not None:
             # Not the writer's end: it has none while others go on appending.
             await last.done
-        elif self._failure is not None:
-            raise self._failure
+        elif self.failure is not None:
+            raise self.failure
 
     def stop_waiting(self) -> None:
         """Wait for space no longer: what is not written then fails instead.
@@ -242,12 +232,12 @@ class GroupCommit:
 
     async def aclose(self) -> None:
         """Flush if it can, then refuse more. Does not close the partition."""
-        if self._failure is None:
+        if self.failure is None:
             try:
                 await self.flush()
             except JournalError:
                 return  # reported through on_failure
-            self._failure = JournalClosedError("the journal was closed")
+            self.failure = JournalClosedError("the journal was closed")
             if self._writer is not None:
                 await asyncio.wait({self._writer})
 
@@ -315,7 +305,7 @@ class GroupCommit:
                 return
 
     def _fail(self, group: _Group, error: JournalError) -> None:
-        self._failure = error
+        self.failure = error
         for failed in (group, *self._closed, *([self._open] if self._open else [])):
             failed.done.finish(error)
         self._closed.clear()

@@ -27,8 +27,9 @@ from coordinator.errors import (
     JournalError,
     JournalFullError,
 )
+from coordinator.model import Position
 from coordinator.ports import Journal, Partition
-from coordinator.records import Accepted, Record
+from coordinator.records import Accepted, Record, encode_record
 from coordinator.state import (
     NO_CHECKPOINT,
     InvalidRecordError,
@@ -118,7 +119,9 @@ class Log:
         # What can't be written must not change the state; what can't follow must not be
         # written, or no process could open the journal any more. So the first two may
         # raise, the third does not, and nobody else gets control in between.
-        data = commit.encode(record)
+        if commit.failure is not None:
+            raise commit.failure
+        data = encode_record(record)
         self.state.apply(commit.next, record)
         durable = commit.put(data)
         if commit.size >= self._checkpoint_at and self._checkpoints:
@@ -159,7 +162,7 @@ class Log:
         """
         commit, state = self._commit, self.state
         self._carry_old_workflows()
-        end = commit.next
+        end = Position(commit.next)
         low, data = state.encode_checkpoint(end)
         await commit.flush()
         await self.partition.save_checkpoint(low, data)
@@ -169,7 +172,7 @@ class Log:
     def _carry_old_workflows(self) -> None:
         """Write workflows again at the head when the oldest one pins a long tail."""
         ends = self._checkpoint_ends
-        low = self.state.low(self._commit.next)
+        low = self.state.low(Position(self._commit.next))
         while ends and ends[0] <= low:
             ends.pop(0)
         if len(ends) >= self._options.carry_after:

@@ -132,6 +132,8 @@ class Attempt:
     unwound = False
     """A step was not started, or the run interrupted: what `exec` returns or raises
     after that says nothing."""
+    turning = False
+    """Whether a step that just ended must not give control back to `exec`."""
     _turned = False
     _alone: StepId | None = None
     """The running call of `exec`'s own task that no `Started` names."""
@@ -148,13 +150,10 @@ class Attempt:
             patient: A refusal waits for every step that was started, also for those
                 started behind it.
         """
-        self.mode = (
-            _FORWARD
-            if state.aborting is None and state.cancelled is None
-            else _CANCELLING
-            if state.aborting is None
-            else _ABORTING
-        )
+        self.mode = _FORWARD
+        if state.aborting is not None or state.cancelled is not None:
+            self.mode = _CANCELLING if state.aborting is None else _ABORTING
+            self.turning = True
         self.asked: set[StepId] = set()
         """Every step that this run asked for."""
         self._state = state
@@ -163,8 +162,9 @@ class Attempt:
         self._counts: dict[str, int] = {}
         self._running: dict[str, StepId] = {}
         self._refusals: list[tuple[int, Refused]] = []
-        # In the order of the journal, each with the outcomes recorded before.
-        self._awaited = dict(state.started)
+        self.awaited = dict(state.started)
+        """The steps that were started and that this run has not asked for yet, in the
+        order of the journal; how many outcomes were recorded before each."""
         self._ranks: dict[OutcomeKey, int] = {}
 
     def number(self, first: StepId) -> StepId:
@@ -188,8 +188,8 @@ class Attempt:
             alone: By `exec`'s own task, which does nothing else meanwhile.
         """
         self.asked.add(step)
-        if self._awaited:
-            self._awaited.pop(step, None)
+        if self.awaited:
+            self.awaited.pop(step, None)
         if self.closed:
             return _UNWIND
         if step in self._state.outcomes:
@@ -222,7 +222,7 @@ class Attempt:
         """Turn back in mid-run: nothing further starts, what runs is awaited."""
         assert self.mode is _FORWARD
         self.mode = _CANCELLING
-        self._turned = True
+        self._turned = self.turning = True
 
     @property
     def doubtful(self) -> bool:
@@ -234,12 +234,7 @@ class Attempt:
 
     def park(self) -> None:
         """Start nothing further: the process is about to stop."""
-        self.parked = True
-
-    @property
-    def turning(self) -> bool:
-        """Whether a step that just ended must not give control back to `exec`."""
-        return self.parked or self.mode is not _FORWARD
+        self.parked = self.turning = True
 
     def begin(self, step: StepId, *, alone: bool) -> tuple[StepId, ...]:
         """Note that *step* is being called.
@@ -277,8 +272,6 @@ class Attempt:
         Returns:
             None if it may have it; else what `released` compares.
         """
-        if not self._awaited:
-            return None
         rank = self._rank(step)
         if self.patient and self._state.outcomes[step].status is _REFUSED:
             rank = len(self._state.outcomes)  # behind all that was started
@@ -293,11 +286,11 @@ class Attempt:
 
     def released(self, rank: int) -> bool:
         """Say whether an outcome that was held may go on to `exec` now."""
-        return not self._awaited or next(iter(self._awaited.values())) > rank
+        return not self.awaited or next(iter(self.awaited.values())) > rank
 
     def release(self) -> None:
         """Hold nothing any more: what is waited for does not come."""
-        self._awaited.clear()
+        self.awaited.clear()
 
     def refused(self, step: StepId, refusal: Refused) -> None:
         """Note that `exec` was told of *refusal* as the outcome of *step*."""

@@ -152,20 +152,28 @@ class WorkflowState(msgspec.Struct, gc=False):
         Raises:
             InvalidRecordError: *record* can't follow. The state is unchanged.
         """
-        if isinstance(record, Outcome):  # most are: the short way
-            key = _key(record)
-            if (
-                key in self.outcomes
-                or (record.direction is _UNDO) is (self.aborting is None)
-                or self.stuck is not None
-                or self.finished is not None
-            ):
-                raise self._invalid(record)
-            self.outcomes[key] = record
+        if isinstance(record, Outcome):
+            self.learn(record)
         elif self.finished is None and self._may_follow(record):
             self._turn(record)
         else:
             raise self._invalid(record)
+
+    def learn(self, outcome: Outcome) -> None:
+        """Do what `apply` does, for the records that are most.
+
+        Raises:
+            InvalidRecordError: As `apply`.
+        """
+        key = _key(outcome)
+        if (
+            key in self.outcomes
+            or (outcome.direction is _UNDO) is (self.aborting is None)
+            or self.stuck is not None
+            or self.finished is not None
+        ):
+            raise self._invalid(outcome)
+        self.outcomes[key] = outcome
 
     def _turn(self, record: _Turn) -> None:
         match record:
@@ -357,18 +365,21 @@ class PartitionState:
         Raises:
             InvalidRecordError: It can't follow the ones before it.
         """
-        if isinstance(record, Accepted):
+        if isinstance(record, Outcome):  # most are: the short way
+            state = self.workflows.get(record.workflow)
+            if state is not None:
+                state.learn(record)
+                return state
+        elif isinstance(record, Accepted):
             return self._accept(position, record)
-        if isinstance(record, Claimed):
+        elif isinstance(record, Claimed):
             self.epoch = record.epoch
             return None
         state = self.workflows.get(record.workflow) or self._unknown(position, record)
         if state is None:
             return None
         state.apply(record)
-        if isinstance(record, Outcome):
-            pass  # most are, and change nothing else
-        elif isinstance(record, Finished):
+        if isinstance(record, Finished):
             self._finish(position, state, record)
         elif isinstance(record, Carried):
             state.first = Position(position)

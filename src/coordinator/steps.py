@@ -220,9 +220,8 @@ class Steps:
     async def _answer(self, step: Step[T], answer: Answer) -> T:
         if answer is _UNWIND:
             await self._unwind()
-        held = self.attempt.holds(step.id)
-        if held is not None:
-            await self._hold(step, held)
+        if self.attempt.awaited:
+            await self._hold(step)
         return self._replay(step)
 
     async def _unwind(self) -> None:
@@ -280,12 +279,15 @@ class Steps:
 
     # -- outcomes that are held ------------------------------------------------------
 
-    async def _hold(self, step: Step[Any], rank: int) -> None:
-        """Keep the outcome of *step* from `exec` until it asked for what is open.
+    async def _hold(self, step: Step[Any]) -> None:
+        """Keep the outcome of *step* from `exec` while it is to; see `saga`.
 
         Not for ever: code that was changed, or took another way, may not ask for that
         any more. Then `_judge` finds it missing, and says so.
         """
+        rank = self.attempt.holds(step.id)
+        if rank is None:
+            return
         future = self._loop.create_future()
         self._holds += 1
         heappush(self._held, (rank, self._holds, future))
@@ -353,9 +355,8 @@ class Steps:
                 self._inline = False
         if host.suspended:
             self._tell_passed(step.service_called)
-        held = attempt.holds(id_)
-        if held is not None:
-            await self._hold(step, held)
+        if attempt.awaited:
+            await self._hold(step)
         if attempt.turning or refusal is not None:
             raise self._leave(id_, refusal)
         result: T = value
@@ -400,7 +401,7 @@ class Steps:
                 self._host.now(),
                 direction,
                 status,
-                step.service_to_record,
+                step.service_to_record if step.service_name else "",
             )
         )
 

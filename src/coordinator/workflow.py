@@ -210,7 +210,8 @@ class Step(Generic[T]):
     undo_function: Callable[..., Any] | None = None
     retry_policy: Retry | None = None
     timeout_s: float | None = None
-    _service = ""
+    service_name = ""
+    """As given; see `service`."""
     _asked = False
 
     def __init__(
@@ -272,7 +273,7 @@ class Step(Generic[T]):
     def service(self, name: str) -> "Step[T]":
         """Say which service the step calls, where its name does not."""
         self._refine()
-        self._service = name
+        self.service_name = name
         return self
 
     def _refine(self) -> None:
@@ -284,12 +285,12 @@ class Step(Generic[T]):
     @property
     def service_called(self) -> str:
         """The service that the step calls."""
-        return self._service or service_of(self.id.name)
+        return self.service_name or service_of(self.id.name)
 
     @property
     def service_to_record(self) -> str:
         """That service, or "" where the step's name says it."""
-        service = self._service
+        service = self.service_name
         return service if service and service != service_of(self.id.name) else ""
 
     def __await__(self) -> Generator[Any, None, T]:
