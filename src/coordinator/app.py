@@ -1,17 +1,24 @@
 """`Coordinator`: what users make, start and ask. It puts the other parts together."""
 
 import asyncio
-import inspect
 import os
 import random as random_module
 import socket
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 from coordinator import values
-from coordinator.commands import Commands, CommandType, Decode
+from coordinator.commands import (
+    Commands,
+    Decode,
+    command_key,
+    command_type,
+    refuse_ambiguous,
+    results_of,
+)
 from coordinator.engine import Engine
 from coordinator.errors import (
     CommandTypeError,
@@ -38,9 +45,9 @@ def _now_us() -> int:
 
 
 class _Waiter:
-    """A caller in this process."""
+    """What a caller in this process waits for."""
 
-    __slots__ = ("accepted_id", "outcome")
+    __slots__ = ("__weakref__", "accepted_id", "outcome")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.accepted_id: asyncio.Future[WorkflowId] = loop.create_future()
@@ -61,9 +68,37 @@ class _Waiter:
                 future.set_exception(error)
                 future.exception()  # retrieved: nobody may be waiting
 
+
+class _Asker:
+    """A caller in this process, as the engine knows it.
+
+    Does not keep what it tells: who asked and dropped the handle is gone, and would
+    otherwise be told for as long as the workflow runs, or is stuck.
+    """
+
+    __slots__ = ("_waiter",)
+
+    def __init__(self, waiter: _Waiter) -> None:
+        self._waiter = weakref.ref(waiter)
+
+    def accepted(self, workflow_id: WorkflowId) -> None:
+        waiter = self._waiter()
+        if waiter is not None:
+            waiter.accepted(workflow_id)
+
+    def ended(self, outcome: Outcome) -> None:
+        waiter = self._waiter()
+        if waiter is not None:
+            waiter.ended(outcome)
+
+    def refused(self, error: CoordinatorError) -> None:
+        waiter = self._waiter()
+        if waiter is not None:
+            waiter.refused(error)
+
     @property
     def gone(self) -> bool:
-        return False  # a handle may be asked at any time
+        return self._waiter() is None
 
     def forget(self) -> None:
         """Nothing to free."""
@@ -127,24 +162,6 @@ def result_of(outcome: Outcome, result_type: Any) -> Any:
             raise WorkflowStuckError(outcome.workflow_id, outcome.reason)
 
 
-def command_key(command: object) -> str:
-    """Return the command's own key; empty if its class defines no ``key`` method.
-
-    Raises:
-        CommandTypeError: Its `key` does not return a string.
-    """
-    class_ = type(command)
-    method = getattr(class_, "key", None)
-    if not inspect.isfunction(method):
-        return ""
-    key = method(command)
-    if not isinstance(key, str):
-        raise CommandTypeError(
-            f"{class_.__name__}.key() must return a str, got {key!r}"
-        )
-    return key
-
-
 class Coordinator(Generic[ReceiverT]):
     """Runs commands as durable workflows.
 
@@ -193,9 +210,9 @@ class Coordinator(Generic[ReceiverT]):
         self.journal = journal
         self.commands = tuple(commands)
         self.failure = failure
-        self._types = {class_: _command_type(class_) for class_ in self.commands}
-        self.results = tuple(results) or _results_of(self.commands, failure)
-        _refuse_ambiguous(self._types)
+        self._types = {class_: command_type(class_) for class_ in self.commands}
+        self.results = tuple(results) or results_of(self.commands, failure)
+        refuse_ambiguous(self._types)
         self._result_types = {c: values.return_type(c.exec) for c in self.commands}
         self._codecs: dict[str, Decode] = {"msgpack": values.decode}
         self._options = options or EngineOptions()
@@ -353,15 +370,16 @@ class Coordinator(Generic[ReceiverT]):
                 f"Coordinator(..., commands=[{class_.__name__}, ...])"
             )
         waiter = _Waiter(asyncio.get_running_loop())
+        asker = _Asker(waiter)
         payload = values.encode(command)
         engine.offer(
             Submission(type_.name, "msgpack", payload, command_key(command), trace),
-            waiter,
+            asker,
         )
         try:
             await asyncio.shield(waiter.accepted_id)
         except asyncio.CancelledError:
-            engine.withdraw(waiter)
+            engine.withdraw(asker)
             raise
         return Handle(waiter, self._result_types[class_])
 
@@ -411,41 +429,3 @@ class Coordinator(Generic[ReceiverT]):
         failed = self.engine.failed
         assert failed is not None
         return await asyncio.shield(failed)
-
-
-def _command_type(class_: type[Any]) -> CommandType:
-    """Check a command class.
-
-    Raises:
-        CommandTypeError: It can't be used.
-    """
-    name = getattr(class_, "__name__", repr(class_))
-    exec_ = getattr(class_, "exec", None)
-    if not (inspect.isclass(class_) and inspect.iscoroutinefunction(exec_)):
-        raise CommandTypeError(
-            f"command {name} has no `async def exec(self, workflow, receiver)`"
-        )
-    values.require_storable(class_, f"command {name}")
-    values.require_storable(values.return_type(exec_), f"the result of {name}")
-    services = getattr(class_, "services", None)
-    return CommandType(name, class_, None if services is None else frozenset(services))
-
-
-def _refuse_ambiguous(types: dict[type[Any], CommandType]) -> None:
-    classes: dict[str, type[Any]] = {}
-    for class_, type_ in types.items():
-        other = classes.setdefault(type_.name, class_)
-        if other is not class_:
-            raise CommandTypeError(
-                f"two commands are named {type_.name}: {other.__module__} and "
-                f"{class_.__module__}; the journal tells them apart by name only"
-            )
-
-
-def _results_of(
-    commands: Sequence[type[Any]], failure: Callable[..., object] | None
-) -> tuple[type[Any], ...]:
-    found = [values.return_type(command.exec) for command in commands]
-    if isinstance(failure, type):
-        found.append(failure)
-    return tuple(dict.fromkeys(type_ for type_ in found if isinstance(type_, type)))

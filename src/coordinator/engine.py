@@ -54,6 +54,7 @@ _LOGGER = logging.getLogger("coordinator")
 
 REASON_LENGTH_MAX = 20_000
 """Characters of a reason that are stored; a service's words may be longer than that."""
+ERROR_LENGTH_MAX = 5_000  # characters of one kept in memory, for each delayed workflow
 ABANDON_S = 10.0
 """Seconds that cancelled workflows have to end when the coordinator closes: user code
 may swallow a cancellation, but not keep us from closing."""
@@ -466,7 +467,7 @@ class Engine:
                 pass
             case Delayed(cause, step, retry, missed):
                 run.patient = run.patient or missed
-                run.last_error = f"{step}: {describe(cause)}"
+                run.last_error = f"{step}: {describe(cause)}"[:ERROR_LENGTH_MAX]
                 self.schedule.delayed(run, cause, retry)
                 self._open_door()
             case StuckVerdict(reason):

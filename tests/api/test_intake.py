@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import ClassVar
 
+import msgspec
 import pydantic
 import pytest
 from tests.processes import eventually
@@ -22,7 +23,7 @@ from coordinator.api.cmdstream import (
     json_codec,
     read_json_payload,
 )
-from coordinator.errors import DecodeError
+from coordinator.errors import CommandTypeError, DecodeError
 from coordinator.journals.memory import MemoryJournal
 
 
@@ -185,6 +186,101 @@ def test_clients_that_hang_up_leave_the_door_and_others_come_through() -> None:
             await client.send(command)
 
     asyncio.run(main())
+
+
+@dataclass
+class Poison:
+    """Its key can't always be had."""
+
+    id: str
+
+    def key(self) -> str:
+        return self.id.split(":")[1]
+
+    async def exec(self, workflow: Workflow, receiver: None) -> Money:
+        return Money(cents=1)
+
+
+def test_a_command_without_a_key_to_be_had_is_refused_and_no_other() -> None:
+    async def main() -> None:
+        coordinator = Coordinator(
+            None, commands=[Poison], failure=Failed, journal=MemoryJournal()
+        )
+        intake = CmdStreamIntake(coordinator)
+        async with coordinator, intake.server:
+            host, port = await intake.listen("127.0.0.1", 0)
+            codec = json_codec(coordinator)
+            async with await Client.connect(host, port, codec) as client:
+                answer = await client.send(Poison("poison"))
+                assert isinstance(answer, Failed)
+                assert answer.status == "refused"
+                assert answer.reason.startswith("Poison.key() failed: IndexError(")
+                assert await client.send(Poison("a:1")) == Money(cents=1)
+
+    asyncio.run(main())
+
+
+class Cash(msgspec.Struct, tag=True):
+    """One of two results."""
+
+    cents: int
+
+
+class Voucher(msgspec.Struct, tag=True):
+    """The other one."""
+
+    code: str
+
+
+@dataclass
+class Refund:
+    """Gives either."""
+
+    async def exec(self, workflow: Workflow, receiver: None) -> Cash | Voucher:
+        return Voucher("v")
+
+
+@dataclass
+class Find:
+    """May find nothing."""
+
+    async def exec(self, workflow: Workflow, receiver: None) -> Cash | None:
+        return None
+
+
+@dataclass
+class Count:
+    """Returns what is no class."""
+
+    async def exec(self, workflow: Workflow, receiver: None) -> list[int]:
+        return []
+
+
+@dataclass
+class Forget:
+    """Returns nothing."""
+
+    async def exec(self, workflow: Workflow, receiver: None) -> None: ...
+
+
+def test_what_a_client_can_not_be_told_is_refused_before_anything_is_served(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def main() -> None:
+        coordinator = Coordinator(None, commands=[Refund], journal=MemoryJournal())
+        intake = CmdStreamIntake(coordinator)
+        async with coordinator, intake.server:
+            host, port = await intake.listen("127.0.0.1", 0)
+            codec = json_codec(coordinator)
+            async with await Client.connect(host, port, codec) as client:
+                assert await client.send(Refund()) == Voucher("v")
+
+    asyncio.run(main())
+    for command, member in ((Find, "NoneType"), (Count, r"list\[int\]")):
+        with pytest.raises(CommandTypeError, match=f"cmd-stream can't send .*{member}"):
+            CmdStreamIntake(Coordinator(None, commands=[command]))
+    CmdStreamIntake(Coordinator(None, commands=[Forget]))
+    assert "Forget returns nothing" in caplog.text
 
 
 def test_a_stored_payload_that_does_not_fit_its_class_any_more_says_so() -> None:

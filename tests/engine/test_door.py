@@ -3,7 +3,7 @@
 import asyncio
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 from tests.engine.support import (
@@ -18,6 +18,7 @@ from tests.engine.support import (
 
 from coordinator import (
     CommandBlocked,
+    CommandDelayed,
     Coordinator,
     Handle,
     NotAcceptedError,
@@ -26,6 +27,7 @@ from coordinator import (
     Workflow,
     WorkflowStuckError,
 )
+from coordinator.engine import ERROR_LENGTH_MAX
 from coordinator.errors import (
     CommandTypeError,
     JournalClosedError,
@@ -155,6 +157,40 @@ def test_a_key_is_as_old_as_its_result_whatever_ended_since() -> None:
             later = await coordinator.submit(Pay(1))
             assert later.id != first.id
             await later.result()
+
+    run(main())
+
+
+def test_who_asks_in_this_process_and_drops_the_handle_is_not_kept() -> None:
+    shop = Shop()
+    shop.payments.script = [ValueError("odd")]
+
+    async def main() -> None:
+        async with make(shop, Pay, retry=Retry(attempts_max=1)) as coordinator:
+            kept = await coordinator.submit(Pay(1))
+            for _ in range(20):
+                with pytest.raises(WorkflowStuckError):
+                    await coordinator.execute(Pay(1))
+            (run_,) = coordinator.engine._runs.values()
+            assert len(run_.callers) <= 3
+            with pytest.raises(WorkflowStuckError):
+                await kept.result()
+            await coordinator.retry(kept.id, by="ann")
+            assert await kept.result() == 0
+
+    run(main())
+
+
+def test_of_a_long_reason_no_more_is_kept_than_people_read() -> None:
+    shop = Shop()
+    shop.payments.script = [CommandDelayed("x" * 1_000_000)]
+
+    async def main() -> None:
+        async with make(shop, Pay) as coordinator:
+            handle = await coordinator.submit(Pay(1))
+            await until(lambda: coordinator.workflow(handle.id).reason)
+            assert len(coordinator.workflow(handle.id).reason) == ERROR_LENGTH_MAX
+            await handle.result()
 
     run(main())
 
@@ -345,6 +381,10 @@ def test_after_a_drain_nothing_is_taken_and_what_was_unfinished_goes_on_later() 
     assert shop.payments.calls[1] == shop.payments.calls[2]
 
 
+async def _async_key(_self: object) -> str:
+    return ""
+
+
 def test_classes_that_cannot_be_commands_are_refused_by_name() -> None:
     class NoExec:
         pass
@@ -360,6 +400,12 @@ def test_classes_that_cannot_be_commands_are_refused_by_name() -> None:
         pass
 
     Pay2.__name__ = "Pay"
+    keys: list[Any] = [property(str), classmethod(str), staticmethod(str), _async_key]
+    for key in keys:
+        odd = type("Keyed", (Ship,), {"key": key})
+        with pytest.raises(CommandTypeError, match="Keyed: key must be a plain method"):
+            make(Shop(), odd)
+    make(Shop(), type("Field", (Ship,), {"key": "a field's default"}))
     with pytest.raises(CommandTypeError, match="NoExec has no `async def exec"):
         make(Shop(), NoExec)
     with pytest.raises(CommandTypeError, match="command Odd can't be written"):

@@ -23,9 +23,15 @@ from cmdstream import (
 )
 from coordinator import values
 from coordinator.api.bodies import body_of, codec_of
-from coordinator.app import Coordinator, command_key
+from coordinator.app import Coordinator
+from coordinator.commands import command_key, union_members
 from coordinator.engine import Engine
-from coordinator.errors import CoordinatorError, DecodeError, JournalError
+from coordinator.errors import (
+    CommandTypeError,
+    CoordinatorError,
+    DecodeError,
+    JournalError,
+)
 from coordinator.model import EndStatus, WorkflowId
 from coordinator.runs import Outcome, Submission
 
@@ -60,7 +66,11 @@ class CmdStreamIntake:
     def __init__(
         self, coordinator: Coordinator[Any], options: ServerOptions | None = None
     ) -> None:
-        """Prepare to serve *coordinator*, which need not be started yet."""
+        """Prepare to serve *coordinator*, which need not be started yet.
+
+        Raises:
+            CommandTypeError: What a command returns can't be sent.
+        """
         coordinator.read_payloads(CODEC, read_json_payload)
         self._coordinator = coordinator
         self._failure = coordinator.failure
@@ -70,6 +80,8 @@ class CmdStreamIntake:
             class_.__name__: values.return_type(class_.exec)
             for class_ in coordinator.commands
         }
+        for name, type_ in self._result_types.items():
+            _require_sendable(name, type_, coordinator.results)
         self._engine: Engine | None = None
         self._gate = _Gate()
         self.server = Server(
@@ -94,8 +106,12 @@ class CmdStreamIntake:
         engine = self._engine
         assert engine is not None
         name = self._names[received.tag]
-        key = command_key(received.command) if self._keyed[received.tag] else ""
         asker = _Asker(reply, self._result_types[name], self._failure)
+        try:
+            key = command_key(received.command) if self._keyed[received.tag] else ""
+        except Exception as error:  # noqa: BLE001 -- user code: anything may come
+            asker.refused(CommandTypeError(f"{name}.key() failed: {_named(error)}"))
+            return
         submission = Submission(name, CODEC, received.body, key, "", received.command)
         if engine.offer(submission, asker):
             reply.when_closed(functools.partial(self._leave, engine, asker))
@@ -105,6 +121,26 @@ class CmdStreamIntake:
         """Free the place at the door of a client that hung up."""
         if engine.withdraw(asker):
             asker.forget()
+
+
+def _require_sendable(name: str, result: Any, results: tuple[type, ...]) -> None:
+    """Check that a client can be told what a command returns.
+
+    Raises:
+        CommandTypeError: It can't.
+    """
+    for member in union_members(result):
+        if result in {None, type(None)}:
+            _LOGGER.warning(
+                "%s returns nothing: cmd-stream has no word for that, so that a client "
+                "is not told when it completed; let it return a class of its own",
+                name,
+            )
+        elif member is not Any and member not in results:
+            raise CommandTypeError(
+                f"{name} returns {result}, and cmd-stream can't send {member}: only "
+                f"instances of the classes in `results`; wrap it in a class of its own"
+            )
 
 
 class _Asker:
@@ -192,7 +228,9 @@ def _failure_of(outcome: Outcome) -> tuple[str, str]:
 
 def _named(error: Exception) -> str:
     return (
-        str(error) if isinstance(error, CmdStreamError | DecodeError) else repr(error)
+        str(error)
+        if isinstance(error, CmdStreamError | CoordinatorError)
+        else repr(error)
     )
 
 
