@@ -139,11 +139,13 @@ def encode_batch(
 ) -> Batch:
     """Put encoded *records* into one batch that follows the one of *previous_crc*."""
     assert records
-    parts: list[bytes] = [b""]
+    parts: list[bytes] = []
+    length = 0
     for record in records:
-        assert len(record) <= RECORD_SIZE_MAX
-        parts += (_LENGTH.pack(len(record)), record)
-    length = sum(map(len, parts))
+        size = len(record)
+        assert size <= RECORD_SIZE_MAX
+        length += size + _LENGTH.size
+        parts += (_LENGTH.pack(size), record)
     parts.append(bytes(-length % ALIGNMENT))
     header = _HEADER.pack(_KIND, epoch, first, len(records), length, previous_crc, 0)
     header = header[:_CRC_OFFSET]

@@ -15,7 +15,7 @@ from coordinator.context import _CURRENT, StepContext
 from coordinator.errors import CommandDelayed, Refused
 from coordinator.values import storable
 
-__all__ = ["call", "describe", "go_on"]
+__all__ = ["Reins", "call", "describe", "go_on"]
 
 T = TypeVar("T")
 
@@ -84,19 +84,29 @@ async def _finish(
         raise
 
 
+class Reins:
+    """By which a coroutine can be kept from running on."""
+
+    cut: BaseException | None = None
+    """Why it must not run any more."""
+
+
+_LOOSE = Reins()
+
+
 @types.coroutine
 def go_on(
     coroutine: "Coroutine[Any, Any, T] | Generator[Any, Any, T]",
     waits_for: Any,
-    given_up: Callable[[], BaseException | None] = lambda: None,
+    reins: Reins = _LOOSE,
 ) -> Generator[Any, Any, T]:
     """Do what ``yield from`` does, with what already waits for something.
 
     Args:
         coroutine: It gave *waits_for* when it was run last.
         waits_for: For asyncio.
-        given_up: Asked each time before it would run again; if there is a reason why it
-            must not, it is closed, and that is raised.
+        reins: Looked at each time before it would run again; if they are cut, it is
+            closed, and the reason raised.
     """
     try:
         while True:
@@ -106,11 +116,11 @@ def go_on(
                 coroutine.close()
                 raise
             except BaseException as error:  # noqa: BLE001 -- handed on, not handled
-                if (reason := given_up()) is not None:
+                if reins.cut is not None:
                     break
                 waits_for = coroutine.throw(error)
             else:
-                if (reason := given_up()) is not None:
+                if reins.cut is not None:
                     break
                 waits_for = coroutine.send(sent)
     except StopIteration as stop:
@@ -118,7 +128,7 @@ def go_on(
         return result
     with suppress(RuntimeError):  # it catches GeneratorExit, too
         coroutine.close()
-    raise reason
+    raise reins.cut
 
 
 async def _in_thread(

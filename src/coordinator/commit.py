@@ -67,7 +67,8 @@ class Durable:
         if not self._done:
             self._asyncio_future_blocking = True
             yield self
-        self.result()
+        if self._error is not None:
+            raise self._error
 
     def finish(self, error: JournalError | None = None) -> None:
         """Wake all that wait, in the next turn of the loop."""

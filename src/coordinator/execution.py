@@ -34,7 +34,6 @@ from coordinator.saga import (
     Mode,
     Parked,
     Stuck,
-    Unwind,
     Verdict,
     undo_plan,
 )
@@ -99,7 +98,7 @@ class Execution:
         steps.begin()
         try:
             running = command.exec(workflow, host.receiver).__await__()
-            result = await go_on(running, running.send(None), self._given_up)
+            result = await go_on(running, running.send(None), steps)
         except StopIteration as stop:
             result = stop.value  # it never waited
         except KeyboardInterrupt:
@@ -115,10 +114,6 @@ class Execution:
             return await self._judge(result, error)
         except EncodeError as unstorable:
             return Stuck(f"how it ended: {unstorable}{MEND}")
-
-    def _given_up(self) -> BaseException | None:
-        """Say why `exec` is not to be run any further, whatever it waits for."""
-        return Unwind() if self.steps.hopeless else None
 
     async def _judge(self, result: Any, error: BaseException | None) -> Verdict:
         attempt = self._attempt

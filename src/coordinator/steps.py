@@ -18,7 +18,7 @@ from heapq import heappop, heappush
 from typing import Any, Generic, Protocol, TypeVar
 
 from coordinator import values
-from coordinator.calls import call
+from coordinator.calls import Reins, call
 from coordinator.commit import Durable
 from coordinator.context import StepContext
 from coordinator.errors import (
@@ -88,14 +88,15 @@ class Host(Protocol):
         ...
 
 
-class Steps:
-    """What `exec` asks for in one run; the `workflow.Runner` of its `Workflow`."""
+class Steps(Reins):
+    """What `exec` asks for in one run; the `workflow.Runner` of its `Workflow`.
+
+    Its reins are cut if `exec` catches what is to end it, again and again.
+    """
 
     failed: Step[Any] | None = None
     """The first step of which nobody knows, or in which a bug was found."""
     abandoned = False
-    hopeless = False
-    """`exec` catches what is to end it, again and again: it is run no further."""
     _task: asyncio.Task[Any] | None = None
     _inline = False
     _released = False
@@ -236,7 +237,7 @@ class Steps:
         task = asyncio.current_task(self._loop)
         self._unwinds[task] = count = self._unwinds.get(task, 0) + 1
         if count > UNWINDS_MAX:
-            self.hopeless = True
+            self.cut = Unwind()
             if task is self._task:
                 await asyncio.sleep(0)  # to whoever drives `exec`; it ends here
             elif self._task is not None:
