@@ -20,6 +20,7 @@ from coordinator.errors import (
     JournalLockedError,
     UncertainError,
 )
+from coordinator.journals.segments.format import segment_name
 from coordinator.journals.segments.partition import SegmentPartition
 from coordinator.model import Position
 from coordinator.records import Resumed, encode_record
@@ -339,3 +340,16 @@ async def test_a_cancelled_close_goes_on(disk: Disk) -> None:
     await asyncio.sleep(1)
     partition = await opened(disk)
     await partition.aclose()
+
+
+def test_a_torn_tail_that_was_cut_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        disk = Disk()
+        partition = await opened(disk)
+        await partition.aclose()
+        p0(disk).bytes_of(segment_name(0))[200:204] = b"torn"
+        partition = await opened(disk)
+        await partition.aclose()
+
+    asyncio.run(main())
+    assert "ended in the middle of a batch" in caplog.text

@@ -8,7 +8,7 @@ import pytest
 from coordinator.errors import JournalFormatError, JournalUnavailableError
 from coordinator.journals.memory import MemoryJournal
 from coordinator.journals.segments.journal import SegmentJournal
-from coordinator.journals.urls import open_journal, parse_duration
+from coordinator.journals.urls import open_journal, parse_duration, segment_size_of
 from coordinator.ports import Journal
 
 
@@ -126,3 +126,10 @@ def test_durations_are_read(text: str, seconds: int) -> None:
 def test_what_is_no_duration_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is not a duration"):
         parse_duration(text)
+
+
+def test_a_url_tells_the_size_of_its_segments() -> None:
+    assert segment_size_of("file:./orders") == 64 << 20
+    assert segment_size_of("file:./orders?segment_mib=3&retention=7d") == 3 << 20
+    with pytest.raises(ValueError, match="unknown option"):
+        segment_size_of("file:./orders?size=3")
