@@ -78,6 +78,7 @@ class Server:
         self._clients: set[ServedClient] = set()
         # Clients with a command to start, in the order in which they came to wait.
         self._waiting: dict[ServedClient, None] = {}
+        self._woken: ServedClient | None = None  # whose turn comes next
         self._accepting = True
         self._draining = False
         self._idle_waiters: list[asyncio.Future[None]] = []
@@ -219,10 +220,14 @@ class Server:
 
     def admit(self, client: ServedClient) -> bool:
         """See `cmdstream.serving.Admission.admit`."""
-        if self._has_room():
+        # Between a free slot and the turn of the client that it woke, others receive
+        # data, too. They have to wait behind it, and behind those who wait already.
+        first = self._woken is None and not self._waiting
+        if (first or client is self._woken) and self._has_room():
             self.in_flight += 1
             return True
         self._waiting[client] = None
+        self.wake_next()
         return False
 
     def withdraw(self, client: ServedClient) -> None:
@@ -242,10 +247,15 @@ class Server:
 
     def wake_next(self) -> None:
         """See `cmdstream.serving.Admission.wake_next`."""
-        if self._waiting and self._has_room():
-            client = next(iter(self._waiting))
+        if self._waiting and self._woken is None and self._has_room():
+            client = self._woken = next(iter(self._waiting))
             del self._waiting[client]
             client.wake()
+
+    def turn_over(self) -> None:
+        """See `cmdstream.serving.Admission.turn_over`."""
+        self._woken = None
+        self.wake_next()
 
     def _has_room(self) -> bool:
         return (

@@ -80,11 +80,15 @@ class Admission(Protocol):
         ...
 
     def wake_next(self) -> None:
-        """Wake one more client if there is room.
+        """Wake one more client if there is room, unless one has been woken."""
+        ...
 
-        A woken client calls this when it has started what it could, or when it turns
-        out to be gone: so one call starts a chain that ends only when the room or the
-        queue does, and a freed slot cannot be lost with the client that it woke.
+    def turn_over(self) -> None:
+        """Take note that the woken client started what it could, or is gone.
+
+        Wakes the next: so one call of `wake_next` starts a chain that ends only when
+        the room or the queue does, and a freed slot cannot be lost with the client that
+        it woke.
         """
         ...
 
@@ -295,7 +299,7 @@ class ServedClient(Link):
 
     def _dispatch_woken(self) -> None:
         self._dispatch_held()
-        self._admission.wake_next()
+        self._admission.turn_over()
 
     def _dispatch_held(self) -> None:
         if self._held is not None:

@@ -298,6 +298,33 @@ def test_the_server_takes_only_so_much_from_all_clients_and_is_fair() -> None:
     run(main())
 
 
+def test_nobody_takes_the_slot_of_a_client_that_was_woken_and_waits_its_turn() -> None:
+    async def main() -> None:
+        held = Held()
+        options = ServerOptions(in_flight_max=1)
+        async with (
+            serving(held, options=options) as (server, port),
+            await RawPeer.connect(port) as first,
+            await RawPeer.connect(port) as second,
+            await RawPeer.connect(port),
+        ):
+            await first.send(frame(1, AddCmd(1, 1)))
+            reply = await held.reply()
+            await second.send(frame(2, AddCmd(2, 2)))
+            await until(lambda: len(server._waiting) == 1)
+            (waiting,) = server._waiting
+            reply.finish()
+            # Data of a third client, before the woken one has had its turn.
+            (late,) = (c for c in server._clients if c not in {reply._client, waiting})
+            late.data_received(frame(3, AddCmd(3, 3)))
+            for seq in (2, 3):
+                reply = await held.reply()
+                assert reply.seq == seq
+                reply.finish()
+
+    run(main())
+
+
 def test_a_slot_that_wakes_a_client_that_leaves_is_not_lost() -> None:
     async def main() -> None:
         held = Held()
@@ -306,7 +333,7 @@ def test_a_slot_that_wakes_a_client_that_leaves_is_not_lost() -> None:
             serving(held, options=options) as (server, port),
             await RawPeer.connect(port) as first,
             await RawPeer.connect(port) as second,
-            await RawPeer.connect(port) as third,
+            await RawPeer.connect(port),
         ):
             await first.send(frame(1, EchoCmd("1")))
             reply = await held.reply()
