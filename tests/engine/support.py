@@ -19,6 +19,7 @@ from coordinator.ports import Journal
 from coordinator.records import Record
 
 T = TypeVar("T")
+ShopT = TypeVar("ShopT", bound="Shop")
 Answer: TypeAlias = float | BaseException | tuple[float, BaseException]
 
 
@@ -105,8 +106,8 @@ def refuse(reason: str = "no") -> Refused:
 
 
 def make(
-    shop: Shop, *commands: type[Any], journal: Journal | None = None, **options: Any
-) -> Coordinator[Shop]:
+    shop: ShopT, *commands: type[Any], journal: Journal | None = None, **options: Any
+) -> Coordinator[ShopT]:
     """Return a coordinator in memory, on a clock that stands still."""
     return Coordinator(
         shop,
