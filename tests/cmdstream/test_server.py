@@ -333,7 +333,7 @@ def test_a_slot_that_wakes_a_client_that_leaves_is_not_lost() -> None:
             serving(held, options=options) as (server, port),
             await RawPeer.connect(port) as first,
             await RawPeer.connect(port) as second,
-            await RawPeer.connect(port),
+            await RawPeer.connect(port) as third,
         ):
             await first.send(frame(1, EchoCmd("1")))
             reply = await held.reply()
