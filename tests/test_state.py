@@ -211,7 +211,7 @@ def test_cancelled_it_is_no_longer_stuck() -> None:
 
 def test_a_started_step_is_remembered_by_what_was_known_before_it() -> None:
     third = StepId("third", 2)
-    again = Started(0, ((OTHER.name, 1), tuple(third)), 8)
+    again = Started(0, ((OTHER.name, 1), third), 8)
     state = folded([STARTED, outcome(), again])
     assert list(state.started.items()) == [(STEP, 0), (OTHER, 0), (third, 1)]
     assert state.unknown() == [OTHER, third]
@@ -265,10 +265,10 @@ def test_started_steps_are_carried_by_how_many_outcomes_came_before() -> None:
     third = StepId("third", 2)
     state = folded(
         [
-            Started(0, (tuple(OTHER),), 1),
+            Started(0, (OTHER,), 1),
             outcome(),
             outcome(OTHER),
-            Started(0, (tuple(third), tuple(STEP)), 1),
+            Started(0, (third, STEP), 1),
         ]
     )
     assert state.carry(1).started == ((OTHER,), (), (third, STEP))

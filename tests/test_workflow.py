@@ -357,16 +357,16 @@ def test_the_service_may_be_said_before_the_name_or_after_it() -> None:
     assert (same.service_called, same.service_to_record) == ("bank", "")
 
 
-@pytest.mark.parametrize(
-    "refine",
-    [
-        lambda step: step.undo(function),
-        lambda step: step.named("a.b"),
-        lambda step: step.retry(Retry()),
-        lambda step: step.timeout(1),
-        lambda step: step.service("a"),
-    ],
-)
+REFINEMENTS: list[Callable[[Step[Any]], object]] = [
+    lambda step: step.undo(Payments().refund),
+    lambda step: step.named("a.b"),
+    lambda step: step.retry(Retry()),
+    lambda step: step.timeout(1),
+    lambda step: step.service("a"),
+]
+
+
+@pytest.mark.parametrize("refine", REFINEMENTS)
 def test_what_refines_a_step_comes_before_its_await(
     refine: Callable[[Step[Any]], object],
 ) -> None:

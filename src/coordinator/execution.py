@@ -163,12 +163,18 @@ class Execution:
         return f"; still done: {', '.join(map(str, standing))}"
 
     def _completion(self, result: Any) -> Finished | Stuck:
+        attempt = self._attempt
+        if attempt.numbered > len(attempt.asked):
+            forgotten = ", ".join(map(str, attempt.forgotten()))
+            return Stuck(
+                f"exec made {forgotten} with workflow.step() and never awaited it, so "
+                f"it was not done{MEND}"
+            )
         try:
-            type_ = self._host.names.result_type(type(self._command))
+            type_ = self._host.names.result_type(self._command)
             data, _ = values.round_trip(result, type_)
         except EncodeError as error:
             return Stuck(f"the result: {error}{MEND}")
-        attempt = self._attempt
         ignored: tuple[str, ...] = ()
         # Each step that a completing run asked for is recorded; so if there are as many
         # of these as of those, none was ignored.
@@ -222,7 +228,8 @@ class Execution:
         missing = self._missing(error)
         if missing is not None:
             return missing
-        reason = f"cancelled by {cancelled.by}: {cancelled.reason}"
+        why = f": {cancelled.reason}" if cancelled.reason else ""
+        reason = f"cancelled by {cancelled.by}{why}"
         await self._append(Aborting(self._state.position, reason, self._host.now()))
         return await self._compensate(error)
 

@@ -132,6 +132,8 @@ class Attempt:
     unwound = False
     """A step was not started, or the run interrupted: what `exec` returns or raises
     after that says nothing."""
+    numbered = 0
+    """How many steps were made; see `forgotten`."""
     turning = False
     """Whether a step that just ended must not give control back to `exec`."""
     _turned = False
@@ -172,10 +174,12 @@ class Attempt:
         name = first[0]
         occurrence = self._counts.get(name, 0)
         self._counts[name] = occurrence + 1
+        self.numbered += 1
         return StepId(name, occurrence) if occurrence else first
 
     def renumber(self, step: StepId, name: str) -> StepId:
         """Give *step* another name; its old number goes to the next of the old name."""
+        self.numbered -= 1
         if self._counts[step.name] == step.occurrence + 1:
             self._counts[step.name] = step.occurrence
         return self.number(StepId(name, 0))
@@ -319,6 +323,18 @@ class Attempt:
         Nobody knows whether they were done.
         """
         return [step for step in self._state.unknown() if step not in self.asked]
+
+    def forgotten(self) -> list[StepId]:
+        """Return the steps that this run made and did not ask for: an await is missing.
+
+        Not those whose number was given away, by a name that was given late.
+        """
+        made = (
+            StepId(name, occurrence)
+            for name, count in self._counts.items()
+            for occurrence in range(count)
+        )
+        return [step for step in made if step not in self.asked]
 
     def ignored(self) -> list[StepId]:
         """Return the steps that are recorded as done and that this run never asked for.

@@ -106,14 +106,16 @@ class WorkflowState(msgspec.Struct, gc=False):
         self, step: StepId, direction: Direction = Direction.DO
     ) -> Outcome | None:
         """Return what is recorded of *step*, if anything."""
-        return self.outcomes.get(step if direction is _DO else (*step, _UNDO))
+        if direction is _DO:
+            return self.outcomes.get(step)
+        return self.outcomes.get((step.name, step.occurrence, _UNDO))
 
     def standing(self) -> list[StepId]:
         """Return the steps whose effect is still in the world, in journal order."""
         return [
             step
             for step, outcome in self.steps()
-            if outcome.status is _DONE and (*step, _UNDO) not in self.outcomes
+            if outcome.status is _DONE and self.outcome(step, _UNDO) is None
         ]
 
     def steps(self) -> Iterator[tuple[StepId, Outcome]]:

@@ -130,15 +130,21 @@ class Names:
                 self._callees[key] = callee
         return callee
 
-    def result_type(self, command: type[Any]) -> Any:
-        """Return what `exec` of *command*, a registered class, declares to return."""
+    def result_type(self, command: Any) -> Any:
+        """Return what `exec` of *command* declares; its class is a registered one."""
+        class_: type[Any] = type(command)
         try:
-            return self._results[command]
+            return self._results[class_]
         except KeyError:
-            type_ = self._results[command] = return_type(command.exec)
+            type_ = self._results[class_] = return_type(class_.exec)
             return type_
 
     def _find(self, function: Callable[..., Any]) -> Callee:
+        if not callable(function):
+            raise CommandTypeError(
+                f"{function!r} can't be a step, it can't be called: pass the function "
+                f"and its arguments, as in workflow.step(shop.charge, order)"
+            )
         bare = function
         while isinstance(bare, functools.partial):
             bare = bare.func
@@ -337,7 +343,8 @@ class Workflow:
             kwargs: For *fn*.
 
         Raises:
-            CommandTypeError: *fn* is a lambda, which has no name.
+            CommandTypeError: *fn* is a lambda, which has no name, or it can't be
+                called: ``step(f, x)`` is meant, not ``step(f(x))``.
         """
         callee = self._names.of(fn)
         if not callee.is_named:

@@ -477,3 +477,46 @@ def test_a_result_that_does_not_fit_its_type_is_stuck() -> None:
                 await coordinator.execute(Undeclared())
 
     run(main())
+
+
+@dataclass
+class Forgetful:
+    """Makes a step and forgets to await it."""
+
+    async def exec(self, workflow: Workflow, shop: Shop) -> str:
+        await workflow.step(shop.inventory.do)
+        workflow.step(shop.payments.do).undo(shop.payments.undo)
+        return "paid"
+
+
+@dataclass
+class Hasty:
+    """Calls the service itself, and makes a step of what it returns."""
+
+    async def exec(self, workflow: Workflow, shop: Shop) -> None:
+        coroutine: Any = shop.payments.do()
+        try:
+            await workflow.step(coroutine)
+        finally:
+            coroutine.close()
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        (Forgetful, r"made payments\.do with workflow\.step\(\) and never awaited it"),
+        (Hasty, r"can't be a step, it can't be called: pass the function"),
+    ],
+)
+def test_a_step_that_is_not_awaited_or_not_a_function_is_never_taken_for_done(
+    command: type[Any], says: str
+) -> None:
+    shop = Shop()
+
+    async def main() -> None:
+        async with make(shop, command) as coordinator:
+            with pytest.raises(WorkflowStuckError, match=says):
+                await coordinator.execute(command())
+
+    run(main())
+    assert shop.payments.calls == []
