@@ -4,16 +4,17 @@ import asyncio
 import functools
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Never
 
 import pytest
+from msgspec import structs
 from tests.engine.support import run
 
 from coordinator.calls import TRACEBACK_SIZE_MAX, call, describe
 from coordinator.context import StepContext, current_step
 from coordinator.errors import CommandBlocked, CommandDelayed, Refused
 from coordinator.model import Direction, StepId
+from coordinator.threads import Threads
 
 CONTEXT = StepContext("j/0-1/a.b/0", 3, "0-1", StepId("a.b", 0), Direction.DO, 0)
 TIMEOUT_S = 10.0
@@ -26,7 +27,7 @@ async def called(
     timeout_s: float = TIMEOUT_S,
     **kwargs: Any,
 ) -> Any:
-    with ThreadPoolExecutor(1) as threads:
+    with Threads(1) as threads:
         return await call(
             function,
             args,
@@ -154,7 +155,7 @@ def test_a_plain_function_that_takes_too_long_is_left_to_itself() -> None:
     going_on = threading.Event()
 
     async def main() -> None:
-        with ThreadPoolExecutor(1) as threads:
+        with Threads(1) as threads:
             work = call(
                 going_on.wait,
                 (60,),
@@ -169,6 +170,41 @@ def test_a_plain_function_that_takes_too_long_is_left_to_itself() -> None:
             going_on.set()
 
     asyncio.run(main())
+
+
+def test_a_plain_function_still_in_its_thread_is_waited_for_not_called_again() -> None:
+    going_on = threading.Event()
+    calls: list[int] = []
+
+    def slow() -> int:
+        calls.append(1)
+        assert going_on.wait(60)
+        return len(calls)
+
+    async def attempt(threads: Threads, step: str, timeout_s: float) -> Any:
+        return await call(
+            slow,
+            (),
+            {},
+            is_async=False,
+            context=lambda: structs.replace(CONTEXT, idempotency_key=step),
+            timeout_s=timeout_s,
+            threads=threads,
+        )
+
+    async def main() -> None:
+        with Threads(2) as threads:
+            for _ in range(3):
+                with pytest.raises(CommandDelayed, match="no answer within"):
+                    await attempt(threads, "one", 0.01)
+            assert len(calls) == 1
+            with pytest.raises(CommandDelayed, match="no answer within"):
+                await attempt(threads, "another", 0.01)
+            going_on.set()
+            assert await attempt(threads, "one", 60.0) >= 1
+
+    asyncio.run(main())
+    assert 2 <= len(calls) <= 3  # the last attempt came in time, or just did not
 
 
 def test_a_function_that_answers_though_its_time_is_over_has_answered() -> None:

@@ -26,7 +26,7 @@ from coordinator.errors import (
     UncertainError,
 )
 from coordinator.journals.memory import MemoryJournal, MemoryPartition
-from coordinator.log import Log, LogOptions
+from coordinator.log import CHECKPOINT_SHARE, Log, LogOptions
 from coordinator.model import EndStatus, Position
 from coordinator.records import (
     RECORD_SIZE_MAX,
@@ -140,6 +140,22 @@ async def opened(
     )
 
 
+def test_a_partition_that_dies_by_itself_is_told_at_once() -> None:
+    async def main() -> None:
+        told: list[JournalError] = []
+        log = await opened(ScriptedJournal(Script()), told.append)
+        partition = log.partition
+        assert isinstance(partition, ScriptedPartition)
+        partition._died(JournalBrokenError("no disk"))
+        assert [str(error) for error in told] == ["no disk"]
+        with pytest.raises(JournalBrokenError):
+            await log.append(Accepted(type="T", codec="json", payload=b"", at=1))
+        assert len(told) == 1
+        await log.aclose()
+
+    run(main())
+
+
 def in_log(
     work: Callable[[Log, ScriptedJournal, Script], Coroutine[Any, Any, None]],
     **options: Any,
@@ -231,7 +247,7 @@ def test_a_journal_that_makes_no_sense_is_refused_and_let_go(what: str) -> None:
             await log._commit.append(Resumed(7, "nobody", 1))
             journal = journal.crashed()
         for _ in range(2):  # not locked by the first who tried
-            with pytest.raises(JournalDamagedError, match="make no sense") as caught:
+            with pytest.raises(JournalDamagedError, match="makes no sense") as caught:
                 await opened(journal)
             assert caught.value.path == "partition 0"
 
@@ -325,6 +341,22 @@ def test_a_checkpoint_is_taken_whenever_so_many_bytes_were_appended() -> None:
                 due, count = size + 1_000, count + 1
             assert script.done.count("save") == count
         assert count == 5
+
+    in_log(work, checkpoint_size=1_000)
+
+
+def test_the_larger_a_checkpoint_is_the_more_is_appended_until_the_next() -> None:
+    async def work(log: Log, _: ScriptedJournal, script: Script) -> None:
+        state, _durable = log.accept(accepted("k" * 10_000))
+        await log.append(finished(state))
+        await until(lambda: "trim" in script.done)
+        begun, state = log._commit.size, log.accept(accepted())[0]
+        for number in range(100):
+            await log.append(outcome(state, f"s{number}", size=1_000))
+            await asyncio.sleep(1)
+            if script.done.count("save") == 2:
+                break
+        assert log._commit.size - begun > (CHECKPOINT_SHARE - 1) * 10_000
 
     in_log(work, checkpoint_size=1_000)
 
@@ -498,6 +530,9 @@ def test_results_are_remembered_for_as_long_as_the_options_say() -> None:
         again = await recovered(journal, keys_age_s_max=2.0)
         assert again.find("Order", "a") is None
         assert again.find("Order", "b") is not None
+        again = await recovered(journal, keys_size_max=3)
+        assert again.find("Order", "b") is None
+        assert again.find("Order", "c") is not None
         assert LogOptions().keys_age_s_max == 24 * 3600
 
     in_log(work)
@@ -644,13 +679,26 @@ def test_closed_it_leaves_a_checkpoint_and_lets_the_journal_go() -> None:
     run(main())
 
 
-def test_it_may_be_closed_twice() -> None:
+@pytest.mark.parametrize("at_once", [False, True])
+def test_it_may_be_closed_twice(
+    caplog: pytest.LogCaptureFixture, at_once: bool
+) -> None:
     async def main() -> None:
-        log = await opened(MemoryJournal())
-        await log.aclose()
-        await log.aclose()
+        script = Script(save_s=5)
+        log = await opened(ScriptedJournal(script))
+
+        async def close() -> None:
+            await log.aclose()
+            assert script.done == ["save", "trim"]
+
+        async with asyncio.TaskGroup() as group:
+            first = group.create_task(close())
+            if not at_once:
+                await first
+            group.create_task(close())
 
     run(main())
+    assert caplog.messages == []
 
 
 def test_closing_waits_for_the_checkpoint_under_way_and_begins_no_other() -> None:

@@ -1,21 +1,22 @@
-"""One call of a user's function: its context, its time-out, its thread."""
+"""One call of a user's function: its context, its time-out, its thread, its waiting."""
 
 import asyncio
 import contextvars
 import inspect
 import traceback
 import types
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from concurrent.futures import Executor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from coordinator.context import _CURRENT, StepContext
 from coordinator.errors import CommandDelayed, Refused
+from coordinator.threads import Threads
 from coordinator.values import storable
 
-__all__ = ["Reins", "call", "describe", "go_on"]
+__all__ = ["Lazy", "Reins", "call", "describe", "go_on", "retrieve", "wait_for"]
 
 T = TypeVar("T")
 
@@ -32,11 +33,12 @@ async def call(
     is_async: bool,
     context: Callable[[], StepContext],
     timeout_s: float,
-    threads: Executor,
+    threads: Threads,
 ) -> Any:
     """Call *function* as the step of *context*, and return what it returns.
 
-    *context* makes the step's context when the function asks for it.
+    *context* makes the step's context when the function asks for it. A plain ``def``
+    that an earlier attempt of the step left in its thread is waited for instead.
 
     Cancellation: an ``async def`` is cancelled. A plain ``def`` runs on in its thread,
     and what it returns is lost: nobody knows, as with a call over the network.
@@ -52,7 +54,9 @@ async def call(
         coroutine: Coroutine[Any, Any, Any] = (
             function(*args, **kwargs)
             if is_async
-            else _in_thread(threads, function, args, kwargs)
+            else _in_thread(
+                threads.of(context().idempotency_key), function, args, kwargs
+            )
         )
         # Up to its first wait it runs without a timer, which then costs nothing where
         # nothing is waited for. It runs in the caller's task all the while, so that its
@@ -129,6 +133,28 @@ def go_on(
     with suppress(RuntimeError):  # it catches GeneratorExit, too
         coroutine.close()
     raise reins.cut
+
+
+class Lazy(Generic[T]):
+    """A coroutine that is made when it is awaited, if it is."""
+
+    def __init__(self, make: Callable[[], Coroutine[Any, Any, T]]) -> None:
+        self._make = make
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        """Make it and await it."""
+        return self._make().__await__()
+
+
+async def wait_for(call: Awaitable[T]) -> T:
+    """Return what *call* gives."""
+    return await call
+
+
+def retrieve(future: "asyncio.Future[Any]") -> None:
+    """Mark a failure as seen: whoever waited for it may have been cancelled."""
+    if not future.cancelled():
+        future.exception()
 
 
 async def _in_thread(

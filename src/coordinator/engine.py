@@ -17,6 +17,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
+from coordinator import saga
 from coordinator.admission import Admission
 from coordinator.calls import describe
 from coordinator.commands import Commands
@@ -39,10 +40,7 @@ from coordinator.options import EngineOptions
 from coordinator.ports import Journal
 from coordinator.records import Accepted, Stuck
 from coordinator.runs import Caller, Outcome, Run, Submission, refuse, tell
-from coordinator.saga import Attempt, Delayed, Ended, Parked, Verdict
-from coordinator.saga import Stuck as StuckVerdict
 from coordinator.schedule import Schedule
-from coordinator.state import Ended as EndedWorkflow
 from coordinator.state import WorkflowState
 from coordinator.steps import Steps
 from coordinator.threads import Threads
@@ -210,10 +208,7 @@ class Engine:
             if run.task is not None:
                 run.task.cancel()
         tasks = {run.task for run in self._active if run.task is not None}
-        if not tasks:
-            return
-        _, stubborn = await asyncio.wait(tasks, timeout=ABANDON_S)
-        if stubborn:
+        if tasks and (stubborn := (await asyncio.wait(tasks, timeout=ABANDON_S))[1]):
             _LOGGER.error(
                 "%d steps do not end although they were cancelled; left behind",
                 len(stubborn),
@@ -222,9 +217,14 @@ class Engine:
     def _fail(self, error: JournalError) -> None:
         """The journal is dead: nothing more can be acknowledged, so nothing is done."""
         self._abandoned = True
-        _LOGGER.critical("the journal failed, stopping: %s", error)
         self._close_doors(f"the journal failed: {error}")
         if self.failed is not None and not self.failed.done():
+            # Once, though every partition of a dead disk finds out for itself.
+            _LOGGER.critical(
+                "the journal failed: %s; restart the process: only a new one may trust "
+                "the disk, and what was accepted goes on there",
+                error,
+            )
             self.failed.set_result(error)
         for run in list(self._active):
             if run.execution is not None:
@@ -299,10 +299,18 @@ class Engine:
             # Perhaps it has ended, but that is not durable yet: told when it is.
             self._join(run, caller)
         else:
-            assert isinstance(found, EndedWorkflow)
+            assert not isinstance(found, WorkflowState)
             tell(caller.accepted, id_)
             tell(caller.ended, Outcome(id_, found.type, found.status, found.value))
         return True
+
+    def attach(self, workflow_id: str, caller: Caller) -> None:
+        """Tell *caller* when that unfinished workflow ends.
+
+        Raises:
+            UnknownWorkflowError: It is not here, or has ended.
+        """
+        self._join(self.operators.find(workflow_id), caller)
 
     def _join(self, run: Run, caller: Caller) -> None:
         # Those who left without an answer would otherwise pile up as they ask again.
@@ -426,33 +434,34 @@ class Engine:
             # of ours did; either way it must not be forgotten.
             self.schedule.later(run, self.retry)
 
-    def _prepare(self, run: Run) -> Verdict | None:
+    def _prepare(self, run: Run) -> saga.Verdict | None:
         """Make `run.execution`; or say why it does not come to that."""
         if self._closing:
-            return Parked()
+            return saga.Parked()
         # Anew for each run: the one of an earlier run may be changed.
         command, run.command = run.command, None
         try:
             if command is None:
                 command = self._commands.decode(run.state.accepted)
         except CommandTypeError as error:
-            return StuckVerdict(str(error))
+            return saga.Stuck(str(error))
         except DecodeError as error:
-            return StuckVerdict(f"{error}{MEND}")
+            return saga.Stuck(f"{error}{MEND}")
         assert self.journal is not None
-        append = run.log.append
         steps = Steps(
             self,
             run.state,
-            append,
-            Attempt(run.state, first=run.fresh, patient=run.patient),
+            run.log.append,
+            saga.Attempt(run.state, first=run.fresh, patient=run.patient),
             journal_id=self.journal.id,
             epoch=run.log.partition.epoch,
             failures=run.failures,
             passed=functools.partial(self._passed, run),
         )
         run.fresh = False
-        run.execution = Execution(command, self, run.state, append, steps, run.failures)
+        run.execution = Execution(
+            command, self, run.state, run.log.append, steps, run.failures
+        )
         return None
 
     def _passed(self, run: Run, service: str) -> None:
@@ -460,21 +469,20 @@ class Engine:
             self.schedule.passed(run, service)
             self._open_door()
 
-    async def _conclude(self, run: Run, verdict: Verdict) -> None:
+    async def _conclude(self, run: Run, verdict: saga.Verdict) -> None:
         state = run.state
-        match verdict:
-            case Ended() | Parked():
-                pass
-            case Delayed(cause, step, retry, missed):
-                run.patient = run.patient or missed
-                run.last_error = f"{step}: {describe(cause)}"[:ERROR_LENGTH_MAX]
-                self.schedule.delayed(run, cause, retry)
-                self._open_door()
-            case StuckVerdict(reason):
-                if len(reason) > REASON_LENGTH_MAX:
-                    reason = f"{reason[:REASON_LENGTH_MAX]} ..."
-                await run.log.append(Stuck(state.position, reason, self.now()))
-                _LOGGER.error("workflow %s is stuck: %s", state.id, reason)
+        if isinstance(verdict, saga.Delayed):
+            run.patient = run.patient or verdict.missed
+            error = f"{verdict.step}: {describe(verdict.cause)}"
+            run.last_error = error[:ERROR_LENGTH_MAX]
+            self.schedule.delayed(run, verdict.cause, verdict.retry)
+            self._open_door()
+        elif isinstance(verdict, saga.Stuck):
+            reason = verdict.reason
+            if len(reason) > REASON_LENGTH_MAX:
+                reason = f"{reason[:REASON_LENGTH_MAX]} ..."
+            await run.log.append(Stuck(state.position, reason, self.now()))
+            _LOGGER.error("workflow %s is stuck: %s", state.id, reason)
 
     def _resume(self, run: Run) -> None:
         """Run a workflow that an operator wants to go on, now."""
@@ -490,11 +498,3 @@ class Engine:
     def warn(self, message: str) -> None:
         """Tell people."""
         _LOGGER.warning("%s", message)
-
-    def attach(self, workflow_id: str, caller: Caller) -> None:
-        """Tell *caller* when that unfinished workflow ends.
-
-        Raises:
-            UnknownWorkflowError: It is not here, or has ended.
-        """
-        self._join(self.operators.find(workflow_id), caller)

@@ -43,16 +43,25 @@ __all__ = ["Log", "LogOptions"]
 _LOGGER = logging.getLogger("coordinator")
 
 
+CHECKPOINT_SHARE = 4
+"""How many times the size of a checkpoint is appended until the next, at least: results
+that are remembered are written again with each, a quarter on top at most."""
+
+
 class LogOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How much is remembered, and how often it is written down."""
 
     keys_max: int = 100_000
     """Ended keyed workflows that are remembered, so that asking again gets the same
     answer; about 300 bytes each in memory."""
+    keys_size_max: int = 64 * 1024 * 1024
+    """Bytes of their keys and results that are remembered, in memory and in every
+    checkpoint; the newest result in any case."""
     keys_age_s_max: float = 24 * 3600
     """Seconds for which they are remembered at most."""
     checkpoint_size: int = 64 * 1024 * 1024
-    """Bytes appended between two checkpoints: bounds what a restart reads."""
+    """Bytes appended between two checkpoints, `CHECKPOINT_SHARE` times the size of one
+    at least: bounds what a restart reads."""
     carry_after: int = 4
     """Checkpoints after which a workflow is written again at the head, so that the
     segments behind it may go."""
@@ -76,12 +85,16 @@ class Log:
         self._on_failure = on_failure
         self._failed = False
         self._commit = GroupCommit(partition, self._fail)
+        # It may die of what it does by itself, while nothing is written for hours.
+        partition.watch(self._fail)
         self._checkpoint_at = options.checkpoint_size
         self._checkpoint_ends: list[int] = []
         self._checkpointing: asyncio.Task[None] | None = None
         self._checkpoints = True
         """Whether one may be begun: none is under way, and the log is not closing."""
         self._closing = False
+        self._closed = False
+        self._closing_lock = asyncio.Lock()
 
     @classmethod
     async def open(
@@ -164,6 +177,9 @@ class Log:
         self._carry_old_workflows()
         end = Position(commit.next)
         low, data = state.encode_checkpoint(end)
+        self._checkpoint_at = max(
+            self._checkpoint_at, commit.size + CHECKPOINT_SHARE * len(data)
+        )
         await commit.flush()
         await self.partition.save_checkpoint(low, data)
         self._checkpoint_ends.append(end)
@@ -211,9 +227,18 @@ class Log:
             self._on_failure(error)
 
     async def aclose(self) -> None:
-        """Flush, take a checkpoint if that can be done, give the partition up."""
+        """Flush, take a checkpoint if that can be done, give the partition up.
+
+        May be called twice, also at once: each call returns when it is closed.
+        """
         self._closing = True
         self._checkpoints = False
+        async with self._closing_lock:
+            if not self._closed:
+                await self._close()
+                self._closed = True
+
+    async def _close(self) -> None:
         try:
             if self._checkpointing is not None:
                 await asyncio.wait({self._checkpointing})
@@ -235,6 +260,7 @@ async def _recover(partition: Partition, options: LogOptions) -> PartitionState:
         JournalError: It can't be read, or makes no sense.
     """
     data = await partition.load_checkpoint()
+    what = "its checkpoint"
     try:
         checkpoint = NO_CHECKPOINT if data is None else decode_checkpoint(data)
         low = checkpoint.low
@@ -244,15 +270,20 @@ async def _recover(partition: Partition, options: LogOptions) -> PartitionState:
             ended=checkpoint.ended,
             ended_before=checkpoint.end,
             ended_max=options.keys_max,
+            ended_size_max=options.keys_size_max,
             ended_age_us_max=int(options.keys_age_s_max * 1_000_000),
         )
         async for batch in partition.read(low):
+            what = f"the batch from position {batch.first}"
             for position, record in batch.records():
                 # The batch that holds `low` may begin before it.
                 if position >= low:
                     state.apply(position, record)
     except (DecodeError, InvalidRecordError) as error:
         raise JournalDamagedError(
-            f"partition {partition.number}", 0, f"its records make no sense: {error}"
+            f"partition {partition.number}",
+            0,
+            f"{what} is intact and makes no sense: {error}; `coordinator journal dump "
+            f"--partition {partition.number}` shows what is there",
         ) from error
     return state

@@ -11,14 +11,13 @@ the user's is a task of ours, which outlives the user's: `settle` waits for it.
 
 import asyncio
 import functools
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Generator
-from concurrent.futures import Executor
+from collections.abc import Awaitable, Callable, Collection, Coroutine
 from contextlib import suppress
 from heapq import heappop, heappush
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from coordinator import values
-from coordinator.calls import Reins, call
+from coordinator.calls import Lazy, Reins, call, retrieve, wait_for
 from coordinator.commit import Durable
 from coordinator.context import StepContext
 from coordinator.errors import (
@@ -40,6 +39,7 @@ from coordinator.model import (
 from coordinator.records import Outcome, Record, Started
 from coordinator.saga import Answer, Attempt, Unwind
 from coordinator.state import WorkflowState
+from coordinator.threads import Threads
 from coordinator.workflow import Names, RecordedOutcome, Step
 
 __all__ = ["Host", "Steps"]
@@ -70,7 +70,7 @@ class Host(Protocol):
     step_timeout_s: float
 
     @property
-    def threads(self) -> Executor:
+    def threads(self) -> Threads:
         """Where plain ``def`` steps run."""
         ...
 
@@ -199,14 +199,14 @@ class Steps(Reins):
         answer = self._ask(step, alone=alone)
         if answer is not _CALL:
             return self._answer(step, answer)
-        return self._call(step, alone=True) if alone else _wait(self._detach(step))
+        return self._call(step, alone=True) if alone else wait_for(self._detach(step))
 
     def start(self, step: Step[T]) -> Awaitable[T]:
         """Ask for *step* now; what is returned is to be awaited for its outcome."""
         answer = self._ask(step, alone=False)
         if answer is _CALL:
             return self._detach(step)
-        return _Lazy(functools.partial(self._answer, step, answer))
+        return Lazy(functools.partial(self._answer, step, answer))
 
     def _ask(self, step: Step[Any], *, alone: bool) -> Answer:
         answer = self.attempt.answer(step.id, alone=alone)
@@ -252,7 +252,7 @@ class Steps(Reins):
         task.add_done_callback(lambda done: self._calls.pop(done, None))
         shielded = asyncio.shield(task)
         for future in (task, shielded):
-            future.add_done_callback(_retrieve)
+            future.add_done_callback(retrieve)
         return shielded
 
     def _replay(self, step: Step[T]) -> T:
@@ -481,24 +481,3 @@ class Steps(Reins):
                 status=_NOTED,
             )
         )
-
-
-class _Lazy(Generic[T]):
-    """A coroutine that is made when it is awaited, if it is."""
-
-    def __init__(self, make: Callable[[], Coroutine[Any, Any, T]]) -> None:
-        self._make = make
-
-    def __await__(self) -> Generator[Any, Any, T]:
-        """Make it and await it."""
-        return self._make().__await__()
-
-
-async def _wait(call: Awaitable[T]) -> T:
-    return await call
-
-
-def _retrieve(future: "asyncio.Future[Any]") -> None:
-    """Mark a failure as seen: whoever waited for it may have been cancelled."""
-    if not future.cancelled():
-        future.exception()

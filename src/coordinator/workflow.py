@@ -132,11 +132,11 @@ class Names:
 
     def result_type(self, command: Any) -> Any:
         """Return what `exec` of *command* declares; its class is a registered one."""
-        class_: type[Any] = type(command)
         try:
-            return self._results[class_]
+            return self._results[command.__class__]
         except KeyError:
-            type_ = self._results[class_] = return_type(class_.exec)
+            type_ = return_type(command.__class__.exec)
+            self._results[command.__class__] = type_
             return type_
 
     def _find(self, function: Callable[..., Any]) -> Callee:
