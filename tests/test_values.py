@@ -616,3 +616,41 @@ def test_a_reason_that_is_no_text_becomes_one() -> None:
 def test_what_is_stored_and_no_refusal_is_said_to_be_none(data: bytes) -> None:
     with pytest.raises(DecodeError, match="not a stored refusal"):
         values.load_refusal(data)
+
+
+class Wordless:
+    """Has no text."""
+
+    def __str__(self) -> str:
+        raise LookupError("none")
+
+
+class WordlessError(Exception):
+    """Has no text either."""
+
+    def __str__(self) -> str:
+        raise LookupError("none")
+
+
+class Undumped:
+    """Says why it can't be had in words that can't be had."""
+
+    def model_dump(self) -> object:
+        raise WordlessError
+
+    @classmethod
+    def model_validate(cls, value: object) -> object:
+        raise WordlessError
+
+
+def test_the_text_of_anything_can_be_stored() -> None:
+    assert values.text_of(7) == "7"
+    assert values.text_of("caf\udce9") == "caf\\udce9"
+    assert values.text_of(Wordless()) == "(its text can't be had: LookupError)"
+
+
+def test_what_is_wrong_is_told_even_where_the_users_code_has_no_words_for_it() -> None:
+    with pytest.raises(EncodeError, match=r"Undumped can't be stored: .its text can't"):
+        values.encode(Undumped())
+    with pytest.raises(DecodeError, match=r"not fit Undumped: .its text can't"):
+        values.decode(b"\x07", Undumped)

@@ -113,7 +113,7 @@ class Execution:
         try:
             return await self._judge(result, error)
         except EncodeError as unstorable:
-            return Stuck(f"how it ended: {unstorable}{MEND}")
+            return _stuck(f"how it ended: {unstorable}{MEND}")
 
     async def _judge(self, result: Any, error: BaseException | None) -> Verdict:
         attempt = self._attempt
@@ -132,14 +132,14 @@ class Execution:
             return await self._turn_back(refusal)
         if isinstance(error, CommandDelayed):
             return self._judge_stop(error)
-        return Stuck(f"exec raised {describe(error)}")
+        return _stuck(f"exec raised {describe(error)}")
 
     def _judge_stop(self, cause: BaseException) -> Verdict:
         """Say what an unknown step, or a bug found in one, comes to."""
         step = self.steps.failed
         name = f"{step.id}" if step is not None else "exec"
         if isinstance(cause, ConcurrentStepsError | DecodeError | EncodeError):
-            return Stuck(f"{name}: {cause}{MEND}")
+            return _stuck(f"{name}: {cause}{MEND}")
         policy = (step.retry_policy if step is not None else None) or self._host.retry
         key = (step.id if step is not None else StepId("", 0), self._failed_direction)
         failures = self._failures.get(key, 0)
@@ -150,7 +150,7 @@ class Execution:
             limit = policy.delays_max if delayed else policy.attempts_max
             if limit is not None and failures >= limit:
                 what = "" if self._failed_direction is _DO else "undo of "
-                return Stuck(
+                return _stuck(
                     f"{what}{name} failed {failures} times, last: "
                     f"{describe(cause)}{self._standing()}"
                 )
@@ -166,7 +166,7 @@ class Execution:
         attempt = self._attempt
         if attempt.numbered > len(attempt.asked):
             forgotten = ", ".join(map(str, attempt.forgotten()))
-            return Stuck(
+            return _stuck(
                 f"exec made {forgotten} with workflow.step() and never awaited it, so "
                 f"it was not done{MEND}"
             )
@@ -174,7 +174,7 @@ class Execution:
             type_ = self._host.names.result_type(self._command)
             data, _ = values.round_trip(result, type_)
         except EncodeError as error:
-            return Stuck(f"the result: {error}{MEND}")
+            return _stuck(f"the result: {error}{MEND}")
         ignored: tuple[str, ...] = ()
         # Each step that a completing run asked for is recorded; so if there are as many
         # of these as of those, none was ignored.
@@ -209,7 +209,7 @@ class Execution:
         await self._append(
             Aborting(
                 self._state.position,
-                values.storable(refusal.reason or type(refusal).__name__),
+                values.text_of(refusal.reason) or type(refusal).__name__,
                 self._host.now(),
                 values.refusal_of(refusal),
             )
@@ -244,7 +244,7 @@ class Execution:
     def _missed(self, error: BaseException | None) -> Stuck | None:
         unknown = self._attempt.unknown()
         if unknown:
-            return Stuck(
+            return _stuck(
                 f"nobody knows whether {', '.join(map(str, unknown))} was done, and "
                 f"exec no longer asks for it{self._standing()}"
             )
@@ -253,7 +253,7 @@ class Execution:
         if not missing:
             return None
         why = "" if error is None else f" (exec ended with {describe(error)})"
-        return Stuck(
+        return _stuck(
             f"can't undo {', '.join(map(str, missing))}: recorded as done, but exec no "
             f"longer asks for it{why}{self._standing()}"
         )
@@ -270,8 +270,9 @@ class Execution:
             try:
                 await self.steps.undo(step)
             except Refused as refusal:
-                return Stuck(
-                    f"undo of {step_id} was refused: {refusal.reason}{self._standing()}"
+                return _stuck(
+                    f"undo of {step_id} was refused: {values.text_of(refusal.reason)}"
+                    f"{self._standing()}"
                 )
             except (JournalError, KeyboardInterrupt):
                 raise
@@ -293,3 +294,8 @@ class Execution:
         return await self._finish(
             Finished(state.position, end, value, self._host.now())
         )
+
+
+def _stuck(reason: str) -> Stuck:
+    # It may name steps, which are called what the user likes.
+    return Stuck(values.storable(reason))

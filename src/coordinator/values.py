@@ -29,6 +29,7 @@ __all__ = [
     "return_type",
     "round_trip",
     "storable",
+    "text_of",
 ]
 
 _SAME = frozenset({int, str, bool, bytes})
@@ -74,7 +75,9 @@ def encode(value: Any) -> bytes:
     try:
         return _ENCODER.encode(value)
     except Exception as error:  # a hook of the user's class may raise anything
-        raise EncodeError(f"{_name(type(value))} can't be stored: {error}") from error
+        raise EncodeError(
+            f"{_name(type(value))} can't be stored: {text_of(error)}"
+        ) from error
 
 
 def decode(data: bytes, type_: Any) -> Any:
@@ -89,7 +92,7 @@ def decode(data: bytes, type_: Any) -> Any:
         return _decoder(type_).decode(data)
     except Exception as error:  # a hook of the user's class may raise anything
         raise DecodeError(
-            f"what is stored does not fit {_name(type_)}: {error}"
+            f"what is stored does not fit {_name(type_)}: {text_of(error)}"
         ) from error
 
 
@@ -121,6 +124,14 @@ def round_trip(value: Any, type_: Any) -> tuple[bytes, Any]:
 def storable(text: str) -> str:
     """Return *text* with what UTF-8 has no bytes for (lone surrogates) written out."""
     return text.encode("utf-8", "backslashreplace").decode()
+
+
+def text_of(value: object) -> str:
+    """Return the text of what users hand over, `storable`; or why it can't be had."""
+    try:
+        return storable(str(value))
+    except Exception as error:  # noqa: BLE001 -- user code: anything may come
+        return f"(its text can't be had: {type(error).__name__})"
 
 
 def _name(type_: Any) -> str:
@@ -256,17 +267,23 @@ def refusal_of(error: Refused) -> bytes:
     Raises:
         EncodeError: Not even that can be had.
     """
-    attributes = {
-        name: value
-        for name, value in vars(error).items()
-        if name not in {"reason", "details"} and _is_plain(value)
-    }
-    details = {
-        storable(str(name)): value if _is_plain(value) else storable(str(value))
-        for name, value in error.details.items()
-    }
-    name = f"{type(error).__module__}.{type(error).__qualname__}"
-    return encode(Refusal(name, storable(str(error.reason)), details, attributes))
+    class_ = type(error)
+    try:
+        attributes = {
+            name: value
+            for name, value in vars(error).items()
+            if name not in {"reason", "details"} and _is_plain(value)
+        }
+        details = {
+            text_of(name): value if _is_plain(value) else text_of(value)
+            for name, value in error.details.items()
+        }
+    except Exception as wrong:  # a subclass may have made anything of them
+        raise EncodeError(
+            f"the details of {_name(class_)} can't be had: {text_of(wrong)}"
+        ) from wrong
+    name = f"{class_.__module__}.{class_.__qualname__}"
+    return encode(Refusal(name, text_of(error.reason), details, attributes))
 
 
 def _is_plain(value: object) -> bool:
