@@ -1,9 +1,12 @@
 """Group commit, over a partition that does as the test says, in virtual time."""
 
 import asyncio
+import contextlib
 import gc
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextvars import Context, ContextVar
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from tests.engine.support import run, until
@@ -597,5 +600,174 @@ def test_a_time_out_around_a_flush_takes_nothing_from_the_others() -> None:
                 await commit.flush()
         await durable
         assert disk.names == ["a"]
+
+    run(main())
+
+
+def test_all_of_asyncio_may_wait_for_a_group_and_none_takes_it_from_the_others() -> (
+    None
+):
+    async def main() -> None:
+        disk = Disk(write_s=5)
+        commit = opened(disk)
+        loop = asyncio.get_running_loop()
+        durable: Any = commit.append(record("a"))
+        assert asyncio.isfuture(durable)
+        assert not durable.cancelled()
+
+        async def wrapped() -> None:
+            await asyncio.shield(durable)
+
+        async def together() -> None:
+            await asyncio.gather(durable, durable)  # noqa: TID251 -- as users may
+
+        async def impatient() -> None:
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(asyncio.shield(durable), 1)  # noqa: TID251
+            assert not durable.done()
+
+        async def first() -> None:
+            done, _ = await asyncio.wait({durable}, timeout=1)
+            assert done == set()
+            done, _ = await asyncio.wait({durable})
+            assert done == {durable}
+
+        tasks = [
+            loop.create_task(work())
+            for work in (wrapped, together, impatient, first, wrapped)
+        ]
+        await asyncio.sleep(2)
+        tasks[-1].cancel()
+        await durable
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert [task.done() for task in tasks] == [True] * 5
+        assert [task.cancelled() for task in tasks] == [False] * 4 + [True]
+        assert durable.exception() is None
+        assert durable.get_loop() is loop
+
+    run(main())
+
+
+def test_who_is_cancelled_in_a_wait_for_hears_of_it_when_the_group_is_durable() -> None:
+    async def main() -> None:
+        disk = Disk(write_s=5)
+        commit = opened(disk)
+        loop = asyncio.get_running_loop()
+        durable: Any = commit.append(record("a"))
+
+        async def wait() -> None:
+            with contextlib.suppress(TimeoutError):  # Python 3.11 raises none
+                await asyncio.wait_for(durable, 1)  # noqa: TID251 -- as users may
+
+        began_s = loop.time()
+        waiting = loop.create_task(wait())
+        await asyncio.wait({waiting})
+        assert loop.time() - began_s >= 5
+        assert durable.done()
+        assert disk.names == ["a"]
+
+    run(main())
+
+
+def test_who_comes_late_to_a_group_that_is_done_waits_for_nothing() -> None:
+    async def main() -> None:
+        durable: Any = opened(Disk()).append(record("a"))
+        await durable
+        await durable
+        assert await asyncio.wait({durable}) == ({durable}, set())
+        told: list[Durable] = []
+        durable.add_done_callback(told.append)
+        assert told == []
+        await asyncio.sleep(0)
+        assert told == [durable]
+
+    run(main())
+
+
+def test_a_callback_runs_in_its_own_context_and_may_be_taken_back() -> None:
+    name: ContextVar[str] = ContextVar("name", default="none")
+
+    async def main() -> None:
+        durable = opened(Disk()).append(record("a"))
+        told: list[str] = []
+
+        def tell(_: object) -> None:
+            told.append(name.get())
+
+        def never(_: object) -> None:
+            raise AssertionError
+
+        name.set("ours")
+        durable.add_done_callback(never)
+        durable.add_done_callback(tell)
+        durable.add_done_callback(tell, context=Context())
+        durable.add_done_callback(never)
+        assert durable.remove_done_callback(never) == 2
+        assert durable.remove_done_callback(never) == 0
+        name.set("others")
+        await durable
+        assert told == ["ours", "none"]
+
+    run(main())
+
+
+def test_a_waiter_that_ends_the_process_does_not_take_the_others_along() -> None:
+    """An orderly end awaits those: they would wait for ever."""
+    told: list[str] = []
+
+    def exit_(_: object) -> None:
+        raise SystemExit(3)
+
+    loop = asyncio.new_event_loop()
+    try:
+        durable = Durable(loop)
+        durable.add_done_callback(lambda _: told.append("first"))
+        durable.add_done_callback(exit_)
+        durable.add_done_callback(lambda _: told.append("last"))
+        durable.finish()
+        with pytest.raises(SystemExit):
+            loop.run_forever()
+        assert told == ["first"]
+        loop.call_soon(loop.stop)
+        loop.run_forever()
+        assert told == ["first", "last"]
+    finally:
+        loop.close()
+
+
+@pytest.mark.parametrize("groups", [1, 3])
+def test_a_writer_that_is_cancelled_ends_all_who_wait(groups: int) -> None:
+    """By a program that ends its loop without closing us."""
+
+    async def main() -> None:
+        disk = Disk(write_s=5)
+        failures: list[JournalError] = []
+        commit = opened(disk, failures.append)
+        loop = asyncio.get_running_loop()
+        before = asyncio.all_tasks()
+        waiting = [
+            commit.append(record("a"))
+            for _ in range((groups - 1) * GROUP_RECORDS_MAX + 1)
+        ]
+        (writer,) = asyncio.all_tasks() - before
+        await until(lambda: disk.writing)
+
+        async def wait(durable: Durable) -> None:
+            await durable
+
+        tasks = [loop.create_task(wait(durable)) for durable in set(waiting)]
+        assert len(tasks) == groups
+        await asyncio.sleep(0)
+        writer.cancel()
+        await asyncio.wait(tasks)
+        for task in tasks:
+            assert isinstance(task.exception(), UncertainError)
+            assert "ended in CancelledError" in str(task.exception())
+        assert len(failures) == 1
+        with pytest.raises(UncertainError):
+            commit.append(record("b"))
+        await asyncio.wait({writer})
+        assert writer.cancelled()
 
     run(main())
