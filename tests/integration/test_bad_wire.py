@@ -118,17 +118,19 @@ def test_what_is_announced_and_does_not_come_takes_no_memory(tmp_path: Path) -> 
     asyncio.run(main())
 
 
-def test_a_command_whose_own_code_fails_on_arrival_ends_its_connection_only(
+def test_a_command_whose_own_code_fails_on_arrival_is_told_and_the_connection_lives(
     tmp_path: Path,
 ) -> None:
     broken = changed(("return self.id\n", "return self.id + self.missing\n"))
 
     async def main() -> None:
-        async with serving(tmp_path, broken) as server, client_of(server) as bystander:
-            await _send_raw(server, b'\x01\x00\x0c{"id":"o-1"}')
-            assert "AttributeError in the handler" in server.log
-            assert "no attribute 'missing'" in server.log
-            assert await bystander.send(Greet("you")) == "hello you"
+        async with serving(tmp_path, broken) as server, client_of(server) as client:
+            answer = await client.send(Order("o-1"))
+            assert isinstance(answer, OrderFailed)
+            assert answer.status == "refused"
+            assert "Order.key() failed" in answer.reason
+            assert "no attribute 'missing'" in answer.reason
+            assert await client.send(Greet("you")) == "hello you"
             assert await server.stop() == 0
 
     asyncio.run(main())
