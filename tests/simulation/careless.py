@@ -13,7 +13,7 @@ from tests.simulation.services import Shop
 from coordinator.errors import CommandDelayed, Refused
 from coordinator.workflow import Workflow
 
-__all__ = ["Buggy", "Clumsy", "Deaf", "Swallower"]
+__all__ = ["Buggy", "Clumsy", "Deaf", "Stubborn", "Swallower"]
 
 
 @dataclass
@@ -128,3 +128,39 @@ class Clumsy:
                 shop.inventory.release
             ),
         )
+
+
+@dataclass
+class Stubborn:
+    """Asks again and again, whatever comes, where a policy would do.
+
+    Args:
+        bare: Whether it catches everything, also what is to end it.
+        pause_ms: Between two tries; none if negative.
+    """
+
+    order: str
+    bare: bool
+    pause_ms: int
+
+    async def exec(self, workflow: Workflow, shop: Shop) -> int:
+        while True:
+            try:
+                held = await workflow.step(shop.inventory.reserve, self.order).undo(
+                    shop.inventory.release
+                )
+                shop.saw(held)
+                paid = await workflow.step(shop.payments.charge, self.order, 12).undo(
+                    shop.payments.refund
+                )
+                shop.saw(paid)
+            except BaseException as error:
+                if isinstance(error, Refused | GeneratorExit):
+                    raise
+                if not self.bare and not isinstance(error, Exception):
+                    raise
+                if self.pause_ms >= 0:
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await asyncio.sleep(self.pause_ms / 1000)
+            else:
+                return paid.number

@@ -13,7 +13,8 @@ and what the journal said is durable. ``docs/simulation.md`` has the same list.
                  durable
     undo         before `Aborting` is durable, of what was not done, out of order, or
                  beside another call of the workflow
-    forward      a step is called after `Aborting`, in a stuck or ended workflow
+    forward      a step is called after `Aborting`, in a stuck or ended workflow, or
+                 after the coordinator was closed
     leftover     what a turned-back workflow did is still done
     unrecorded   a completed workflow did what its record does not know
     state        records follow one another that can't
@@ -33,12 +34,12 @@ from typing import Any
 
 import msgspec
 from tests.simulation.durable import DurableWorkflow
+from tests.simulation.effects import ENDS, judge
 from tests.simulation.history import Event
 from tests.simulation.services import UNDO_OF, Effect
 
 from coordinator.model import (
     Direction,
-    EndStatus,
     StepId,
     format_workflow_id,
     idempotency_key,
@@ -84,6 +85,7 @@ class Checker:
         """What was ever handed over to be written there."""
         self._last = -1
         self._epoch = 0
+        self._closed = False
         self._steps: dict[str, tuple[int, str, int, int]] = {}
         """Idempotency key: workflow, step, occurrence, direction."""
         self._answered: set[str] = set()
@@ -93,6 +95,7 @@ class Checker:
         self._results: dict[str, tuple[str, Any]] = {}
         self._handlers: dict[str, Callable[[Event], None]] = {
             "life.begin": self._life_begin,
+            "life.closed": self._life_closed,
             "submit.begin": self._submit_begin,
             "submit.acked": self._submit_acked,
             "result.seen": self._result_seen,
@@ -135,9 +138,14 @@ class Checker:
 
     # Clients.
 
+    def _life_closed(self, event: Event) -> None:
+        self._closed = True
+
     def _life_begin(self, event: Event) -> None:
+        self._closed = False
         self._answered.clear()
         for workflow in self.workflows.values():
+            workflow.cut_off |= workflow.calls.keys()
             workflow.calls.clear()
             workflow.unknown.clear()
             workflow.resuming = False
@@ -191,11 +199,11 @@ class Checker:
             )
             return
         seen = (status, event.fields["value"])
-        if _STATUS[finished.status] != status:
+        if ENDS[finished.status] != status:
             self._violated(
                 "changed",
                 f"a client was told that workflow {id_} is {status}, the journal says "
-                f"{_STATUS[finished.status]}",
+                f"{ENDS[finished.status]}",
             )
         known = self._results.setdefault(id_, seen)
         if known != seen:
@@ -227,6 +235,11 @@ class Checker:
             return
         if key != idempotency_key(self._journal_id, id_, step, direction):
             self._violated("again", f"{step} of workflow {id_} is called under {key}")
+        if self._closed:
+            self._violated(
+                "forward",
+                f"{step} of workflow {id_} is called after the coordinator was closed",
+            )
         if fields["epoch"] != self._epoch:
             self._violated(
                 "forward",
@@ -244,6 +257,7 @@ class Checker:
         else:
             self._check_undo(workflow, step, fields["undoes"])
         workflow.calls[key] = int(direction)
+        workflow.cut_off.discard(key)
         ended_at = workflow.unknown.pop(key, None)
         waited_us = 0 if ended_at is None else event.at - ended_at
         blocked = workflow.blocked_at >= workflow.begun.get(key, 0)
@@ -425,38 +439,14 @@ class Checker:
     def _check_effect(self, effect: Effect) -> None:
         known = self._steps.get(effect.key)
         workflow = self._find(effect.workflow)
-        if known is None or workflow is None or workflow.finished is None:
-            return  # told elsewhere
-        _, step, occurrence, direction = known
-        completed = workflow.finished.status is EndStatus.COMPLETED
-        recorded = workflow.outcomes.get((step, occurrence, direction))
-        if not completed and effect.undoable and not effect.undone:
-            self._violated(
-                "leftover",
-                f"{step}#{occurrence} of workflow {workflow.id} "
-                f"({workflow.accepted.type}) is still done, and the workflow is "
-                f"{_STATUS[workflow.finished.status]}",
-            )
-        elif completed and effect.undone:
-            self._violated(
-                "undo", f"{step} of completed workflow {workflow.id} is undone"
-            )
-        elif completed and recorded is None:
-            self._violated(
-                "unrecorded",
-                f"{step}#{occurrence} of workflow {workflow.id} "
-                f"({workflow.accepted.type}) was done, and its outcome is not recorded",
-            )
+        if known is not None and workflow is not None:
+            _, step, occurrence, direction = known
+            kind, problem = judge(effect, workflow, StepId(step, occurrence), direction)
+            if problem:
+                self._violated(kind, problem)
 
     def _find(self, id_: str) -> DurableWorkflow | None:
         return self.workflows.get(int(parse_workflow_id(id_)[1]))
-
-
-_STATUS = {
-    EndStatus.COMPLETED: "completed",
-    EndStatus.COMPENSATED: "refused",
-    EndStatus.CANCELLED: "cancelled",
-}
 
 
 def _order_of(accepted: Accepted) -> str:

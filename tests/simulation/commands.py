@@ -1,4 +1,5 @@
-"""What is ordered: sagas of the shapes that users write; see `careless`, too.
+"""What is ordered: sagas of the shapes that users write; see `careless` and `dawdlers`,
+too.
 
 Each command names its order, which is how the checker knows it again. `shop.saw` says
 what `exec` goes on with; the checker then asks whether that was durable.
@@ -10,7 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from tests.simulation.careless import Buggy, Clumsy, Deaf, Swallower
+from tests.simulation.careless import Buggy, Clumsy, Deaf, Stubborn, Swallower
+from tests.simulation.dawdlers import Branches, Fork, Leaky, Pausing, Sprint
 from tests.simulation.services import DeclinedError, Reply, Shop
 
 from coordinator.model import Retry
@@ -379,6 +381,12 @@ AnyCommand: TypeAlias = (
     | Noted
     | Deaf
     | Clumsy
+    | Stubborn
+    | Pausing
+    | Branches
+    | Fork
+    | Sprint
+    | Leaky
 )
 
 COMMANDS: list[type[AnyCommand]] = [
@@ -398,27 +406,52 @@ COMMANDS: list[type[AnyCommand]] = [
     Noted,
     Deaf,
     Clumsy,
+    Stubborn,
+    Pausing,
+    Branches,
+    Fork,
+    Sprint,
+    Leaky,
 ]
+
+
+def _draw_pauses(chance: random.Random) -> tuple[int, int, int]:
+    first, second, third = (chance.choice((0, 0, 1, 20, 300)) for _ in range(3))
+    return first, second, third
+
+
+def _draw_noted(order: str, chance: random.Random) -> Noted:
+    size = chance.choice((10, 1000, 5000, 20_000))
+    return Noted(order, size, "y" * chance.choice((0, 0, 3000, 10_000)))
+
+
+def _draw_stubborn(order: str, chance: random.Random) -> Stubborn:
+    return Stubborn(order, chance.random() < 0.5, chance.choice((-1, 0, 10)))
+
+
+_DRAWN: dict[type[Any], Callable[[str, random.Random], AnyCommand]] = {
+    Basket: lambda order, chance: Basket(order, chance.randint(1, 6)),
+    Group: lambda order, chance: Group(order, _draw_pauses(chance)),
+    Fallback: lambda order, chance: Fallback(order, _draw_pauses(chance)),
+    Noted: _draw_noted,
+    Picky: lambda order, chance: Picky(order, even_only=chance.random() < 0.7),
+    Keyed: lambda order, chance: Keyed(order, chance.choice((0, 10, 2000))),
+    Buggy: lambda order, chance: Buggy(
+        order, chance.choice(("error", "cancelled", "cancel"))
+    ),
+    Hasty: lambda order, chance: Hasty(order, chance.choice((1, 20, 4000))),
+    Stubborn: _draw_stubborn,
+    Branches: lambda order, chance: Branches(order, chance.choice(("group", "gather"))),
+    Sprint: lambda order, chance: Sprint(order, refuses=chance.random() < 0.5),
+}
+"""Those that take more than an order."""
 
 
 def draw_command(
     shape: type[AnyCommand], order: str, chance: random.Random
 ) -> AnyCommand:
     """Make a command of *shape* for *order*."""
-    if shape is Basket:
-        return Basket(order, chance.randint(1, 6))
-    if shape is Group or shape is Fallback:
-        pauses = [chance.choice((0, 0, 1, 20, 300)) for _ in range(3)]
-        return shape(order, (pauses[0], pauses[1], pauses[2]))
-    if shape is Noted:
-        size = chance.choice((10, 1000, 5000, 20_000))
-        return Noted(order, size, "y" * chance.choice((0, 0, 3000, 10_000)))
-    if shape is Picky:
-        return Picky(order, even_only=chance.random() < 0.7)
-    if shape is Keyed:
-        return Keyed(order, chance.choice((0, 10, 2000)))
-    if shape is Buggy:
-        return Buggy(order, chance.choice(("error", "cancelled", "cancel")))
-    if shape is Hasty:
-        return Hasty(order, chance.choice((1, 20, 4000)))
+    draw = _DRAWN.get(shape)
+    if draw is not None:
+        return draw(order, chance)
     return shape(order)  # type: ignore[call-arg]  # the others take nothing else

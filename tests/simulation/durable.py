@@ -44,6 +44,10 @@ class DurableWorkflow:
     """Keys of unknown calls of this life, and when they ended."""
     begun: dict[str, int] = field(default_factory=dict[str, int])
     """When a key was called last."""
+    cut_off: set[str] = field(default_factory=set[str])
+    """Keys of calls that were under way when a process died, and not made since."""
+    started: set[tuple[str, int]] = field(default_factory=set[tuple[str, int]])
+    """What a `Started` names."""
     blocked_at: int = -1
     """When a call last found its service blocked: what was unknown beside it may be
     repeated as soon as that service answers anybody."""
@@ -84,6 +88,7 @@ class DurableWorkflow:
                 if list(carried.items()) != list(self.outcomes.items()):
                     problem = "carries other outcomes"
             case Started():
+                self.started |= set(record.steps)
                 if self.aborting or self.stuck:
                     problem = "comes while nothing may start"
             case Cancelled() | Stuck() | Resumed():

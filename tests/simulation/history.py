@@ -3,7 +3,7 @@
 An event is a moment, a life, a kind and a few plain values, so that a history is a file
 of JSON lines. Kinds, and who writes them:
 
-    life.begin life.end                       the runner
+    life.begin life.closed life.end           the runner
     submit.begin submit.acked submit.failed   clients; `order` names what was asked for
     result.seen                               clients: what they were told
     operator.cancel operator.retry            operators: asked for, and acknowledged

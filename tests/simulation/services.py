@@ -22,9 +22,10 @@ import asyncio
 import heapq
 import itertools
 import random
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Coroutine, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 from tests.simulation.history import History
 from tests.simulation.loop import Life
@@ -53,6 +54,10 @@ UNDO_OF = {
 
 HANG_S = 5.0
 """Seconds after which a caller gives up."""
+PAUSES_S = (None, 0.0, 0.001, 0.02, 0.1, 0.2)
+"""How long `exec` is busy with something else; None: it does not even yield. Two of the
+longest are less than the shortest time-out of a step: nobody waits longer than that
+for `exec` to ask for what was called before."""
 
 
 class DeclinedError(Refused):
@@ -144,6 +149,7 @@ class World:
 
     def __post_init__(self) -> None:
         self.chance = random.Random(f"{self.seed}/services")
+        self.pauses = random.Random(f"{self.seed}/pauses")
 
     def heal(self) -> None:
         self.faults.heal()
@@ -407,11 +413,28 @@ class Shop:
         self.shipping = Shipping("shipping", world, life, calls)
         self.ledger = Ledger("ledger", world, life, calls)
         self._life = life
+        self._leaked: list[asyncio.Task[None]] = []
 
     def saw(self, reply: Reply) -> None:
         """Note that `exec` goes on with *reply*."""
         if self._life.alive:
             self.world.history.add("exec.saw", key=reply.key, number=reply.number)
+
+    async def dawdle(self, times: int = 1) -> None:
+        """Take a time of its own, another one in every run."""
+        pause_s = self.world.pauses.choice(PAUSES_S)
+        if pause_s is not None:
+            await asyncio.sleep(pause_s * times)
+
+    def leak(self, work: Coroutine[Any, Any, None]) -> None:
+        """Start a task that nobody waits for, and whose end nobody looks at."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._leaked.append(task)
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+    def declined(self, reason: str) -> DeclinedError:
+        """Return a refusal of the command's own."""
+        return DeclinedError(reason, 13)
 
     def patience_s(self, timeout_ms: int) -> float:
         """Return a time-out that a healed service meets."""

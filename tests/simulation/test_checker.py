@@ -17,6 +17,7 @@ from coordinator.records import (
     Finished,
     Outcome,
     Record,
+    Started,
     Stuck,
 )
 
@@ -314,3 +315,70 @@ def test_a_refused_step_stands_for_nothing(script: Script) -> None:
     )
     script.finish(EndStatus.COMPENSATED)
     assert script.kinds() == []
+
+
+def test_a_step_that_is_called_when_all_is_closed(script: Script) -> None:
+    script.accept()
+    script.add("life.closed")
+    script.call()
+    assert "forward" in script.kinds()
+
+
+def test_a_step_that_is_called_when_its_workflow_has_ended(script: Script) -> None:
+    script.accept()
+    script.finish()
+    script.call()
+    assert script.kinds() == ["forward", "unrecorded"]
+
+
+def cut_off(script: Script, type_: str) -> None:
+    """Let a call be under way when the process dies, and never be made again."""
+    script.add("submit.begin", order="o")
+    payload = msgspec.msgpack.encode({"order": "o"})
+    script.durable(Accepted(type_, "msgpack", payload, 0))
+    script.call()
+    script.add("life.begin")
+
+
+@pytest.mark.parametrize(("type_", "kinds"), [("Fork", []), ("Branches", ["leftover"])])
+def test_what_was_cut_off_may_stay_where_that_is_not_promised_and_nowhere_else(
+    type_: str, kinds: list[str], script: Script
+) -> None:
+    cut_off(script, type_)
+    script.abort()
+    script.finish(EndStatus.COMPENSATED)
+    assert script.kinds() == kinds
+
+
+def test_what_was_cut_off_and_is_named_may_not_stay(script: Script) -> None:
+    cut_off(script, "Fork")
+    script.durable(Started(1, (("inventory.reserve", 0),), 0))
+    script.abort()
+    script.finish(EndStatus.COMPENSATED)
+    assert script.kinds() == ["leftover"]
+
+
+def test_what_was_cut_off_and_called_again_may_not_stay(script: Script) -> None:
+    cut_off(script, "Fork")
+    script.call()
+    script.answer(fate="unknown: lost")
+    script.abort()
+    script.finish(EndStatus.COMPENSATED)
+    assert script.kinds() == ["leftover"]
+
+
+@pytest.mark.parametrize(
+    ("type_", "ignored", "kinds"),
+    [
+        ("Leaky", ("inventory.reserve",), []),
+        ("Leaky", (), ["unrecorded"]),
+        ("Linear", ("inventory.reserve",), ["unrecorded"]),
+    ],
+)
+def test_a_heedless_completion_has_to_own_up(
+    type_: str, ignored: tuple[str, ...], kinds: list[str], script: Script
+) -> None:
+    cut_off(script, type_)
+    completed = EndStatus.COMPLETED
+    script.durable(Finished(1, completed, msgspec.msgpack.encode(7), 0, ignored))
+    assert script.kinds() == kinds

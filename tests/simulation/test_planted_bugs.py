@@ -6,7 +6,7 @@ seeds, and the seed that found it has to pass without it.
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from tests.simulation.run import Result, simulate
@@ -16,13 +16,11 @@ from coordinator.batch import Batch
 from coordinator.commit import Durable
 from coordinator.engine import Engine
 from coordinator.execution import Execution
-from coordinator.journals.segments.files import File
-from coordinator.journals.segments.format import (
-    SegmentHeader,
-    encode_segment_header,
-    segment_name,
-)
+from coordinator.journals.segments import store
+from coordinator.journals.segments.files import Folder
+from coordinator.journals.segments.format import segment_name
 from coordinator.journals.segments.recovery import Recovered
+from coordinator.journals.segments.renewal import Renewed
 from coordinator.journals.segments.store import Store
 from coordinator.model import Random, Retry, StepId
 from coordinator.retry import DueQueue
@@ -116,20 +114,37 @@ def without_waiting(class_: type[Any], kind: str) -> Callable[..., Any]:
     return plant
 
 
-def trust_the_page_cache(store: Store, found: Recovered) -> None:
+def trust_the_page_cache(folder: Folder, found: Recovered, size: int) -> Renewed:
     name = segment_name(found.segments[-1].base)
-    store._active = store.folder.open(name, writable=True)
-    store._offset = found.active_size
-    store._limit = max(store._options.segment_size, found.active_size)
+    file = folder.open(name, writable=True)
+    return Renewed(file, max(size, found.active_size), "")
 
 
-def name_without_folder_sync(
-    store: Store, file: File, temporary: str, header: SegmentHeader
-) -> None:
-    file.write(0, encode_segment_header(header))
-    file.sync()
-    store.folder.rename(temporary, segment_name(header.base))
-    store.segments.append(header)
+class _NeverSynced:
+    """A folder whose names are not made durable."""
+
+    def __init__(self, folder: Folder) -> None:
+        self._folder = folder
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._folder, name)
+
+    def sync(self) -> None:
+        """Do nothing."""
+
+
+def roll_without_folder_sync() -> Callable[..., None]:
+    roll = Store._roll
+
+    def plant(store: Store, size: int) -> None:
+        folder = store.folder
+        store.folder = cast("Folder", _NeverSynced(folder))
+        try:
+            roll(store, size)
+        finally:
+            store.folder = folder
+
+    return plant
 
 
 def key_of_each_attempt() -> Callable[..., str]:
@@ -156,6 +171,13 @@ START = Engine._start
 
 
 def hand_over_at_once(_attempt: saga.Attempt, _step: Any) -> None: ...
+
+
+def never_closed(_attempt: saga.Attempt) -> None: ...
+
+
+def when_all_were_asked_for(attempt: saga.Attempt, _rank: int) -> bool:
+    return not attempt.awaited
 
 
 def ask_without_undo(self: Steps, step: Any, *, alone: bool) -> saga.Answer:
@@ -230,16 +252,16 @@ BUGS = [
     ),
     Bug(
         "trust the page cache after a crash",
-        Store,
-        "_renew",
+        store,
+        "renew",
         trust_the_page_cache,
         frozenset({"lost"}),
     ),
     Bug(
         "no folder sync after a roll",
         Store,
-        "_name_segment",
-        name_without_folder_sync,
+        "_roll",
+        roll_without_folder_sync(),
         frozenset({"lost"}),
     ),
     Bug(
@@ -272,11 +294,42 @@ BUGS = [
         frozenset({"undo", "state", "leftover", "unfinished"}),
     ),
     Bug(
+        "a cancel forgets what the process before left unknown",
+        saga.Attempt,
+        "doubtful",
+        property(lambda _attempt: False),
+        frozenset({"leftover"}),
+        first=200,
+    ),
+    # Found by reading, and then by shapes that were made for it:
+    Bug(
         "a call that ended unknown, alone, is named nowhere",
         Steps,
         "_open",
         Steps._stop,
         frozenset({"leftover", "unfinished"}),
+    ),
+    Bug(
+        "a run that has ended goes on",
+        saga.Attempt,
+        "close",
+        never_closed,
+        frozenset({"forward", "again", "state", "leftover"}),
+    ),
+    Bug(
+        "an outcome is held without regard to the journal's order",
+        saga.Attempt,
+        "released",
+        when_all_were_asked_for,
+        frozenset({"unfinished"}),
+    ),
+    Bug(
+        "a call is made before its Started is durable",
+        Steps,
+        "__init__",
+        without_waiting(Steps, "Started"),
+        frozenset({"leftover", "unfinished", "unrecorded"}),
+        first=200,
     ),
     # Found elsewhere:
     Bug(
