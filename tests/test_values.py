@@ -654,3 +654,21 @@ def test_what_is_wrong_is_told_even_where_the_users_code_has_no_words_for_it() -
         values.encode(Undumped())
     with pytest.raises(DecodeError, match=r"not fit Undumped: .its text can't"):
         values.decode(b"\x07", Undumped)
+
+
+class Sealed(Refused):
+    """Can't be made from a reason any more."""
+
+    def __new__(cls, *args: object) -> typing.Self:
+        if args:
+            raise TypeError("made by nobody")
+        return super().__new__(cls)
+
+    def __init__(self, *_: object) -> None:
+        super().__init__("no", {"code": 7})
+
+
+def test_a_refusal_whose_class_can_not_be_made_any_more_is_a_plain_one() -> None:
+    again = values.load_refusal(values.refusal_of(Sealed()))
+    assert type(again) is Refused
+    assert (again.reason, again.details) == ("no", {"code": 7})

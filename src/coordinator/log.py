@@ -234,11 +234,11 @@ class Log:
         self._closing = True
         self._checkpoints = False
         async with self._closing_lock:
-            if not self._closed:
-                await self._close()
-                self._closed = True
+            await self._close()
 
     async def _close(self) -> None:
+        if self._closed:
+            return
         try:
             if self._checkpointing is not None:
                 await asyncio.wait({self._checkpointing})
@@ -251,6 +251,7 @@ class Log:
         finally:
             await self._commit.aclose()
             await self.partition.aclose()
+        self._closed = True
 
 
 async def _recover(partition: Partition, options: LogOptions) -> PartitionState:
