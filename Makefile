@@ -46,7 +46,8 @@ coverage: $(STAMP) ## branch coverage; the pure core and the journal must have a
 	$(BIN)/coverage report --show-missing --skip-covered
 	$(BIN)/coverage report --fail-under=100 --include=$(PURE) > /dev/null
 
-PURE := src/coordinator/admission.py,src/coordinator/batch.py,src/coordinator/door.py,$\
+PURE := src/coordinator/admission.py,src/coordinator/batch.py,$\
+  src/coordinator/culprits.py,src/coordinator/door.py,$\
   src/coordinator/errors.py,src/coordinator/model.py,src/coordinator/records.py,$\
   src/coordinator/retry.py,src/coordinator/saga.py,src/coordinator/state.py,$\
   src/coordinator/values.py,src/coordinator/journals/*,src/coordinator/commit.py,$\

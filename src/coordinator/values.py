@@ -6,6 +6,7 @@ crash. Dataclasses, msgspec Structs, TypedDicts, NamedTuples, enums, datetimes, 
 Decimals and the plain types work; Pydantic models too, if Pydantic is installed.
 """
 
+import contextlib
 import functools
 import inspect
 import types
@@ -16,6 +17,7 @@ from typing import Any
 
 import msgspec
 
+from coordinator.culprits import find_change, find_unstorable, show
 from coordinator.errors import CommandTypeError, DecodeError, EncodeError, Refused
 
 __all__ = [
@@ -42,7 +44,10 @@ def _to_plain(value: Any) -> Any:
     """Turn a Pydantic model into plain values, without importing Pydantic."""
     dump = getattr(value, "model_dump", None)
     if dump is None:
-        raise TypeError(f"a value of type {_name(type(value))} can't be stored")
+        raise TypeError(
+            f"{_name(type(value))} is neither a dataclass, a msgspec Struct, a "
+            f"Pydantic model nor a plain type; return one of these instead"
+        )
     return dump()
 
 
@@ -75,9 +80,26 @@ def encode(value: Any) -> bytes:
     try:
         return _ENCODER.encode(value)
     except Exception as error:  # a hook of the user's class may raise anything
-        raise EncodeError(
-            f"{_name(type(value))} can't be stored: {text_of(error)}"
-        ) from error
+        raise EncodeError(_explain_unstorable(value, error)) from error
+
+
+def _explain_unstorable(value: Any, error: Exception) -> str:
+    at = ""
+    with contextlib.suppress(Exception):  # of the user's code, which is searched
+        where, part, _ = find_unstorable(value, lambda part: not _refused(part))
+        if where:
+            at = f", for {where} is {show(part)}"
+            error = _refused(part) or error
+    return f"{_name(type(value))} can't be stored{at}: {text_of(error)}"
+
+
+def _refused(value: Any) -> Exception | None:
+    """Return what is wrong with *value*; None if it can be stored."""
+    try:
+        _ENCODER.encode(value)
+    except Exception as error:  # noqa: BLE001 -- as in `encode`
+        return error
+    return None
 
 
 def decode(data: bytes, type_: Any) -> Any:
@@ -111,14 +133,30 @@ def round_trip(value: Any, type_: Any) -> tuple[bytes, Any]:
         back = decode(data, type_)
     except DecodeError as error:
         raise EncodeError(
-            f"{_name(type(value))} does not come back: {error}"
+            f"{show(value)} does not come back as {_name(type_)}, which is declared: "
+            f"{text_of(error.__cause__)}"
         ) from error
-    if type_ is Any and back != value:
-        raise EncodeError(
-            f"{_name(type(value))} would come back as {_name(type(back))}: declare "
-            f"the type that is returned"
-        )
+    if type_ is Any:
+        changed = _explain_change(value, back)
+        if changed:
+            raise EncodeError(f"{_name(type(value))} {changed}")
     return data, back
+
+
+def _explain_change(value: Any, back: Any) -> str:
+    """Say where *back* is something else than *value*; empty if it is the same."""
+    try:
+        change = None if back == value else find_change(value, back)
+        if change is None:
+            return ""
+        where, part, part_back = change
+        return (
+            f"would come back as something else: {where or 'it'} is {show(part)}, and "
+            f"would be {show(part_back)}; declare the type that is returned, which "
+            f"tells how to read it back"
+        )
+    except Exception as error:  # noqa: BLE001 -- the user's `__eq__` may raise anything
+        return f"can't be compared with what comes back of it: {text_of(error)}"
 
 
 def storable(text: str) -> str:
@@ -174,6 +212,8 @@ def _read_return(function: Callable[..., Any]) -> Any:
         # A plain function that hands out a coroutine or a future; the last of its
         # parameters is what awaiting it gives.
         return (typing.get_args(declared) or (Any,))[-1]
+    if declared is object:
+        return Any  # it says as much as no annotation does
     return None if declared is type(None) else declared
 
 
