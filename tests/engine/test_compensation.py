@@ -363,3 +363,107 @@ def test_a_stuck_workflow_can_be_cancelled() -> None:
         "undo payments",
         "undo inventory",
     ]
+
+
+def test_a_cancel_that_cannot_find_its_undo_is_stuck_until_the_code_is_back() -> None:
+    shop = Shop()
+    shop.shipping.script = [1e6]
+    journal = KeepingJournal()
+
+    async def first() -> None:
+        async with make(shop, Order, journal=journal) as coordinator:
+            await coordinator.submit(Order())
+            await until(lambda: shop.shipping.calls)
+
+    async def second() -> None:
+        shop.shipping.script = []
+        async with make(shop, Renamed, journal=journal) as coordinator:
+            (info,) = coordinator.workflows()
+            await coordinator.cancel(info.id, by="ann")
+            await until(lambda: coordinator.workflow(info.id).status == "stuck")
+            assert "can't undo inventory.do" in coordinator.workflow(info.id).reason
+
+    async def third() -> None:
+        async with make(shop, Order, journal=journal) as coordinator:
+            await coordinator.retry(coordinator.workflows()[0].id, by="ann")
+            await until(lambda: not coordinator.workflows())
+
+    run(first())
+    run(second())
+    run(third())
+    assert sorted(shop.world[-2:]) == ["undo inventory", "undo payments"]
+    assert shop.world.count("do shipping 0") == shop.world.count("undo shipping")
+
+
+def test_an_abort_whose_code_lost_an_undo_names_it_in_the_next_process() -> None:
+    shop = Shop()
+    shop.shipping.script = [Refused("no")]
+    shop.payments.undo_script = [1e6]
+    journal = KeepingJournal()
+
+    async def first() -> None:
+        async with make(shop, Order, journal=journal) as coordinator:
+            await coordinator.submit(Order())
+            await until(lambda: len(shop.payments.calls) == 2)
+
+    async def second() -> None:
+        async with make(shop, Renamed, journal=journal) as coordinator:
+            await until(lambda: coordinator.workflows()[0].status == "stuck")
+            assert "still done: inventory.do" in coordinator.workflows()[0].reason
+
+    run(first())
+    run(second())
+    assert "undo inventory" not in shop.world
+
+
+def test_a_drain_between_two_undos_leaves_the_rest_to_the_next_process() -> None:
+    shop = Shop()
+    shop.shipping.script = [Refused("no")]
+    shop.payments.undo_script = [5.0]
+    journal = KeepingJournal()
+
+    async def first() -> None:
+        async with make(shop, Order, journal=journal) as coordinator:
+            await coordinator.submit(Order())
+            await until(lambda: len(shop.payments.calls) == 2)
+            assert await coordinator.drain(30.0)
+
+    async def second() -> None:
+        async with make(shop, Order, journal=journal) as coordinator:
+            await until(lambda: not coordinator.workflows())
+
+    run(first())
+    assert shop.world[-1] == "undo payments"
+    run(second())
+    assert shop.world[-2:] == ["undo payments", "undo inventory"]
+
+
+@dataclass
+class Noting:
+    """Catches what ends it, and notes something all the same."""
+
+    async def exec(self, workflow: Workflow, shop: Shop) -> str:
+        try:
+            await workflow.step(shop.inventory.do).undo(shop.inventory.undo)
+        finally:
+            await workflow.append_outcome("note", "after")
+        return "done"
+
+
+def test_a_cancelled_workflow_notes_nothing_more() -> None:
+    shop = Shop()
+    shop.inventory.script = [5.0]
+    journal = KeepingJournal()
+
+    async def main() -> None:
+        async with make(shop, Noting, journal=journal) as coordinator:
+            handle = await coordinator.submit(Noting())
+            await until(lambda: shop.inventory.calls)
+            await coordinator.cancel(handle.id, by="ann")
+            with pytest.raises(WorkflowCancelledError):
+                await handle.result()
+
+    run(main())
+    outcomes = [record for record in journal.records if isinstance(record, Outcome)]
+    assert [outcome.step for outcome in outcomes] == ["inventory.do"] * 2
+    assert shop.world == ["do inventory 0", "undo inventory"]

@@ -440,3 +440,75 @@ def test_a_function_that_was_a_step_is_not_kept_alive() -> None:
             assert len(ALIVE) <= 1
 
     run(main())
+
+
+# Code that was changed.
+
+
+async def measure() -> str:
+    """Return what the first version returned."""
+    return "12 cm"
+
+
+async def measure_anew() -> int:
+    """Return what the second one does."""
+    return 12
+
+
+@dataclass
+class Measured:
+    """Asks for one of them by one name; then waits."""
+
+    async def exec(self, workflow: Workflow, shop: Shop) -> str:
+        step = workflow.step(measure_anew if CHANGED else measure)
+        await step.named("measure")
+        await workflow.step(shop.payments.do)
+        return "done"
+
+
+CHANGED: list[str] = []
+
+
+def test_an_outcome_that_no_longer_fits_its_type_is_stuck_until_it_does() -> None:
+    shop = Shop()
+    shop.payments.script = [1e6]
+    journal = KeepingJournal()
+
+    async def first() -> None:
+        async with make(shop, Measured, journal=journal) as coordinator:
+            await coordinator.submit(Measured())
+            await until(lambda: shop.payments.calls)
+
+    async def second() -> None:
+        async with make(shop, Measured, journal=journal) as coordinator:
+            (info,) = coordinator.workflows()
+            await until(lambda: coordinator.workflow(info.id).status == "stuck")
+            reason = coordinator.workflow(info.id).reason
+            assert "measure: what is stored does not fit int" in reason
+            CHANGED.clear()
+            await coordinator.retry(info.id, by="ann")
+            await until(lambda: not coordinator.workflows())
+
+    run(first())
+    CHANGED.append("deployed anew")
+    run(second())
+    assert shop.world == ["do payments 0"]
+
+
+def test_who_raises_command_delayed_itself_runs_again_later() -> None:
+    runs: list[float] = []
+
+    @dataclass
+    class Order:
+        async def exec(self, workflow: Workflow, shop: Shop) -> int:
+            runs.append(asyncio.get_running_loop().time())
+            if len(runs) < 3:
+                raise CommandDelayed("not yet")
+            return len(runs)
+
+    async def main() -> None:
+        async with make(Shop(), Order) as coordinator:
+            assert await coordinator.execute(Order()) == 3
+
+    run(main())
+    assert runs[0] < runs[1] < runs[2]
