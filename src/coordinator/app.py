@@ -27,7 +27,6 @@ from coordinator.errors import (
     WorkflowCancelledError,
     WorkflowStuckError,
 )
-from coordinator.journals.urls import open_journal
 from coordinator.model import EndStatus, Random, WorkflowId
 from coordinator.options import EngineOptions
 from coordinator.ports import Journal
@@ -275,11 +274,7 @@ class Coordinator(Generic[ReceiverT]):
                 "or coordinator serve --journal file:./orders"
             )
         self._own_journal = isinstance(self.journal, str)
-        journal = (
-            await open_journal(self.journal)
-            if isinstance(self.journal, str)
-            else self.journal
-        )
+        journal = await _open(self.journal)
         engine = Engine(
             self.receiver,
             Commands(list(self._types.values()), self._codecs),
@@ -429,3 +424,12 @@ class Coordinator(Generic[ReceiverT]):
         failed = self.engine.failed
         assert failed is not None
         return await asyncio.shield(failed)
+
+
+async def _open(journal: str | Journal) -> Journal:
+    if not isinstance(journal, str):
+        return journal
+    # Here, to keep `import coordinator` short: it takes modules that nothing else does.
+    from coordinator.journals.urls import open_journal  # noqa: PLC0415
+
+    return await open_journal(journal)

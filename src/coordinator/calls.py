@@ -3,12 +3,12 @@
 import asyncio
 import contextvars
 import inspect
+import os
 import traceback
 import types
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from concurrent.futures import Executor
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from coordinator.context import _CURRENT, StepContext
@@ -20,7 +20,7 @@ __all__ = ["Lazy", "Reins", "call", "describe", "go_on", "retrieve", "wait_for"]
 
 T = TypeVar("T")
 
-_HERE = Path(__file__).parent
+_HERE = __file__.rpartition(os.sep)[0]
 TRACEBACK_SIZE_MAX = 4000
 """Characters of a traceback that are kept, from its end."""
 
@@ -191,7 +191,7 @@ def describe(error: BaseException) -> str:
     report = traceback.TracebackException.from_exception(error)
     # Our own frames say nothing about the user's bug.
     report.stack = traceback.StackSummary.from_list(
-        [frame for frame in report.stack if Path(frame.filename).parent != _HERE]
+        [f for f in report.stack if f.filename.rpartition(os.sep)[0] != _HERE]
     )
     lines = storable("".join(report.format()))
     return f"{text}\n{lines[-TRACEBACK_SIZE_MAX:]}"
