@@ -415,6 +415,16 @@ def test_where_nothing_was_started_nothing_is_held() -> None:
     assert attempt(outcome(HOLD)).holds(HOLD) is None
 
 
+def test_behind_the_end_of_exec_only_what_was_started_is_called_again() -> None:
+    run = attempt(started(HOLD))
+    run.ending = True
+    assert run.answer(HOLD, alone=False) is Answer.CALL
+    assert run.answer(CHARGE, alone=False) is Answer.UNWIND
+    assert not run.unwound
+    run.close()
+    assert run.answer(HOLD, alone=False) is Answer.UNWIND
+
+
 # What is not known, and what is not asked for.
 
 

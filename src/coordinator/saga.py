@@ -11,6 +11,8 @@ one such run: it numbers the steps, and says of each what is to happen.
                                           `Started` names, and the first other step of
                                           `exec`'s own task in this process; else UNWIND
     nothing                  ABORTING     UNWIND: it was never started, see rule 2
+    nothing                  any, ended   CALL what a `Started` names; else UNWIND: `exec`
+                                          returned, and a task of it lives on
     nothing                  any, parked  UNWIND: the process is about to stop
     anything                 any, closed  UNWIND: a step became unknown, and the run
                                           ends so, whatever user code makes of it; or it
@@ -129,6 +131,8 @@ class Attempt:
     """No step goes on any more: one became unknown, or the run ended."""
     parked = False
     """Nothing further starts: the process is about to stop."""
+    ending = False
+    """`exec` ended: only what was started before is called again."""
     unwound = False
     """A step was not started, or the run interrupted: what `exec` returns or raises
     after that says nothing."""
@@ -199,9 +203,9 @@ class Attempt:
         if step in self._state.outcomes:
             return _REPLAY
         if not self.parked and (
-            self.mode is _FORWARD
+            (self.mode is _FORWARD and not self.ending)
             or (
-                self.mode is _CANCELLING
+                self.mode is not _ABORTING
                 and (
                     step in self._state.started
                     or (alone and self._doubt and not self._turned)
@@ -209,7 +213,8 @@ class Attempt:
             )
         ):
             return _CALL
-        self.unwound = True
+        if not self.ending:
+            self.unwound = True
         return _UNWIND
 
     def stop(self, cause: BaseException) -> None:

@@ -159,7 +159,12 @@ class Steps(Reins):
     async def settle(self) -> None:
         """`exec` ended: start nothing more, and wait until nothing is in flight."""
         self._task = None
-        self.attempt.close()
+        attempt = self.attempt
+        attempt.ending = True
+        if attempt.patient and attempt.awaited and not attempt.closed:
+            # `exec` may not be the one to ask for that: a task which it left may be.
+            await self._keep(len(self._state.outcomes), self._host.step_timeout_s)
+        attempt.close()
         self._release()
         while self._calls:
             await asyncio.wait(self._calls)
@@ -178,6 +183,7 @@ class Steps(Reins):
         """Stop at once, whatever is in flight: the process ends, or the journal did."""
         self.abandoned = True
         self.attempt.close()
+        self._release()
         for task in (self._task, *self._calls):
             if task is not None:
                 task.cancel()
@@ -287,15 +293,17 @@ class Steps(Reins):
         any more. Then `_judge` finds it missing, and says so.
         """
         rank = self.attempt.holds(step.id)
-        if rank is None:
-            return
+        if rank is not None:
+            await self._keep(rank, step.timeout_s or self._host.step_timeout_s)
+
+    async def _keep(self, rank: int, timeout_s: float) -> None:
         future = self._loop.create_future()
         self._holds += 1
         heappush(self._held, (rank, self._holds, future))
         if self._released:
             self._let_go()
         try:
-            async with asyncio.timeout(step.timeout_s or self._host.step_timeout_s):
+            async with asyncio.timeout(timeout_s):
                 await future
         except TimeoutError:
             self.attempt.release()

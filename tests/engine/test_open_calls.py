@@ -331,6 +331,40 @@ def test_who_missed_a_call_runs_once_more_and_waits_for_it() -> None:
     assert shop.world == ["do inventory 0", "undo inventory"]
 
 
+@dataclass
+class Leaving:
+    """Leaves a task that asks for a step, and does not wait for it."""
+
+    async def exec(self, workflow: Workflow, shop: BusyShop) -> None:
+        await workflow.step(shop.payments.do).undo(shop.payments.undo)
+        task = asyncio.get_running_loop().create_task(hold(workflow, shop))
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        await workflow.step(shop.shipping.do).undo(shop.shipping.undo)
+        await shop.busy.wait("exec")
+        raise Refused("no")
+
+
+@pytest.mark.parametrize("how", ["refused", "cancelled"])
+def test_a_task_that_exec_left_may_ask_for_it_when_exec_has_ended(how: str) -> None:
+    """Else nothing would: replayed, `exec` ends before that task has had a turn."""
+    shop = BusyShop(exec=[10.0], hold=[5.0, 3.0, 3.0, 3.0])
+    shop.lossy.losses = 0
+    shop.lossy.script = [(2.0, CommandDelayed("busy"))]
+
+    async def main() -> None:
+        async with make(shop, Leaving) as coordinator:
+            handle = await coordinator.submit(Leaving())
+            if how == "cancelled":
+                await until(lambda: shop.lossy.calls)
+                await coordinator.cancel(handle.id, by="ann")
+            with pytest.raises((Refused, WorkflowCancelledError)):
+                async with asyncio.timeout(3600):
+                    await handle.result()
+
+    run(main())
+    assert shop.world.count("do inventory 0") == shop.world.count("undo inventory") == 1
+
+
 def test_what_is_waited_for_in_vain_is_waited_for_no_longer_than_a_call() -> None:
     shop = BusyShop(hold=[0.0, 1e6])
     shop.busy.pauses["pay"] = [0.1]
