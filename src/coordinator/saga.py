@@ -11,8 +11,8 @@ one such run: it numbers the steps, and says of each what is to happen.
                                           `Started` names, and the first other step of
                                           `exec`'s own task in this process; else UNWIND
     nothing                  ABORTING     UNWIND: it was never started, see rule 2
-    nothing                  any, ended   CALL what a `Started` names; else UNWIND: `exec`
-                                          returned, and a task of it lives on
+    nothing                  any, ending  CALL what a `Started` names; else UNWIND:
+                                          `exec` ended, and a task of it lives on
     nothing                  any, parked  UNWIND: the process is about to stop
     anything                 any, closed  UNWIND: a step became unknown, and the run
                                           ends so, whatever user code makes of it; or it
