@@ -68,10 +68,10 @@ def test_code_that_does_not_fit_what_is_stored_makes_it_stuck_until_it_does(
 
 
 UNSTORABLE = {
-    "till.charge: Till can't be stored: a value of type Till can't be stored": (
+    "till.charge: Till can't be stored: Till is neither a dataclass": (
         changed((CHARGE, CHARGE.replace('f"paid-{order}"', "self")))
     ),
-    "till.charge: int does not come back: what is stored does not fit str": (
+    "till.charge: int 5 does not come back as str, which is declared": (
         changed((CHARGE, CHARGE.replace('f"paid-{order}"', "5")))
     ),
     "till.charge: a record of 22020": changed(
