@@ -50,7 +50,15 @@ try:
 except SystemExit as end:
     assert not end.code
 """
-    slow = ("aiohttp", "pydantic", "rich", "coordinator.serve", "coordinator.timeline")
+    slow = (
+        "aiohttp",
+        "asyncio",
+        "coordinator.serve",
+        "coordinator.timeline",
+        "msgspec",
+        "pydantic",
+        "rich",
+    )
     assert _imported_by(code, slow) == []
 
 
