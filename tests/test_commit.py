@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 from tests.engine.support import run, until
-from tests.simulation.loop import SimulatedLoop
 
 from coordinator.batch import Batch
 from coordinator.commit import (
@@ -31,6 +30,7 @@ from coordinator.errors import (
 )
 from coordinator.model import Position
 from coordinator.records import RECORD_SIZE_MAX, Resumed, encode_record
+from coordinator.testing.loop import SimulatedLoop
 
 FIRST = Position(41)
 """Where the partition ends when it is opened."""

@@ -10,13 +10,12 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar
 
-from tests.simulation.loop import Life, SimulatedLoop
-
 from coordinator import Coordinator, Options, Refused, current_step
 from coordinator.batch import Batch
 from coordinator.journals.memory import MemoryJournal, MemoryPartition
 from coordinator.ports import Journal
 from coordinator.records import Record
+from coordinator.testing.loop import Life, SimulatedLoop
 
 T = TypeVar("T")
 ShopT = TypeVar("ShopT", bound="Shop")

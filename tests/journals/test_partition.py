@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from tests.journals.disk import Disk, MemoryFolder, fail_at
 from tests.journals.parts import make_store
-from tests.simulation.loop import Life, SimulatedLoop
 
 from coordinator.batch import Batch, encode_batch
 from coordinator.errors import (
@@ -24,6 +23,7 @@ from coordinator.journals.segments.format import segment_name
 from coordinator.journals.segments.partition import SegmentPartition
 from coordinator.model import Position
 from coordinator.records import Resumed, encode_record
+from coordinator.testing.loop import Life, SimulatedLoop
 
 MOMENT_S = 5e-5
 """Virtual seconds: a task has started by then, and its hop to the thread has not."""

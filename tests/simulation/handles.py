@@ -20,9 +20,9 @@ from tests.simulation.contents import (
     blocks,
 )
 from tests.simulation.disk import Disk
-from tests.simulation.loop import Life
 
 from coordinator.journals.segments.files import Folder
+from coordinator.testing.loop import Life
 
 __all__ = ["SimulatedFile", "SimulatedFolder", "open_root"]
 

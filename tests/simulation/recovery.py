@@ -7,7 +7,6 @@ from typing import Any
 import msgspec
 from tests.simulation.disk import Disk
 from tests.simulation.handles import open_root
-from tests.simulation.loop import Life, SimulatedLoop
 from tests.simulation.plan import Plan
 
 from coordinator.errors import JournalError
@@ -15,6 +14,7 @@ from coordinator.journals.segments.journal import SegmentJournal
 from coordinator.journals.segments.store import StoreOptions
 from coordinator.log import Log, LogOptions
 from coordinator.state import WorkflowState
+from coordinator.testing.loop import Life, SimulatedLoop
 
 __all__ = ["recovered_twice"]
 

@@ -27,13 +27,6 @@ from tests.simulation.dawdlers import Branches, Leaky
 from tests.simulation.disk import Disk
 from tests.simulation.handles import open_root
 from tests.simulation.history import History
-from tests.simulation.loop import (
-    DeadError,
-    DeadlockError,
-    Life,
-    LivelockError,
-    SimulatedLoop,
-)
 from tests.simulation.plan import LifePlan, Plan, draw_plan
 from tests.simulation.recovery import recovered_twice
 from tests.simulation.services import Calls, Shop, World
@@ -49,6 +42,13 @@ from coordinator.journals.segments.journal import SegmentJournal
 from coordinator.journals.segments.store import StoreOptions
 from coordinator.log import LogOptions
 from coordinator.model import Random
+from coordinator.testing.loop import (
+    DeadError,
+    DeadlockError,
+    Life,
+    LivelockError,
+    SimulatedLoop,
+)
 
 __all__ = ["HEALED_S", "Result", "simulate"]
 

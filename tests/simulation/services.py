@@ -28,11 +28,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.simulation.history import History
-from tests.simulation.loop import Life
 
 from coordinator.context import StepContext, current_step
 from coordinator.errors import CommandBlocked, CommandDelayed, Refused
 from coordinator.model import Direction
+from coordinator.testing.loop import Life
 
 __all__ = [
     "UNDO_OF",

@@ -10,11 +10,11 @@ import pytest
 from tests.simulation.contents import BLOCK, SECTOR
 from tests.simulation.disk import Disk, DiskFaults
 from tests.simulation.handles import SimulatedFolder, open_root
-from tests.simulation.loop import DeadError, Life
 
 from coordinator.errors import JournalLockedError
 from coordinator.journals.segments.files import Folder
 from coordinator.journals.segments.posix import PosixFolder
+from coordinator.testing.loop import DeadError, Life
 
 # What every implementation of the port does.
 

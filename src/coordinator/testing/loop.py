@@ -76,6 +76,7 @@ class Life:
 
     @property
     def alive(self) -> bool:
+        """Whether it goes on."""
         return not self.cause
 
     def end(self, cause: str) -> None:
@@ -178,7 +179,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
             self.life.check()
             if self.collects_at_step is not None and self.collects_at_step():
                 gc.collect(1)
-            handle._run()
+            handle._run()  # noqa: SLF001 -- as the loop we extend does
             self.life.check()
         if self.steps > self._steps_max:
             raise LivelockError(f"{self.steps} steps, and no end")
@@ -294,18 +295,18 @@ class SimulatedLoop(asyncio.BaseEventLoop):
 
 
 def _wakes_a_task(handle: asyncio.Handle) -> bool:
-    callback = handle._callback  # type: ignore[attr-defined]
+    callback: object = getattr(handle, "_callback", None)  # not in the stubs
     return isinstance(getattr(callback, "__self__", None), asyncio.Task)
 
 
 def _close_quietly(task: asyncio.Task[Any]) -> None:
     # Not in the stubs; both the C and the Python task have it.
-    task._log_destroy_pending = False  # type: ignore[attr-defined]
+    setattr(task, "_log_destroy_pending", False)  # noqa: B010 -- as above
     coroutine: Any = task.get_coro()
     for _ in range(10):  # a finally that awaits refuses GeneratorExit at first
         try:
             coroutine.close()
-        except BaseException:  # noqa: BLE001 -- it is dead
+        except BaseException:  # noqa: BLE001, S112 -- it is dead
             continue
         return
 

@@ -9,7 +9,8 @@ from collections.abc import Coroutine, Generator
 from typing import Any
 
 import pytest
-from tests.simulation.loop import (
+
+from coordinator.testing.loop import (
     DeadError,
     DeadlockError,
     Life,
