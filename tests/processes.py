@@ -193,7 +193,7 @@ async def eventually(holds: Callable[[], Awaitable[bool]] | Callable[[], bool]) 
             await asyncio.sleep(POLL_S)
 
 
-_COMMAND = (sys.executable, "-m", "coordinator.cli")
+_COMMAND = (sys.executable, "-m", "coordinator")
 
 
 def _environment(added: Mapping[str, str] | None) -> dict[str, str]:

@@ -33,7 +33,7 @@ TESTS_ELSEWHERE: dict[str, str] = {
     "coordinator/api/bodies.py": "api/test_intake.py",
     "coordinator/api/cmdstream.py": "api/test_intake.py",
     "coordinator/app.py": "engine/test_exec.py",
-    "coordinator/cli/__main__.py": "cli/test_cli.py",
+    "coordinator/__main__.py": "cli/test_cli.py",
     "coordinator/cli/app.py": "cli/test_cli.py",
     "coordinator/cli/checks.py": "cli/test_doctor.py",
     "coordinator/cli/exits.py": "cli/test_cli.py",

@@ -17,9 +17,12 @@ if TYPE_CHECKING:
         CommandBlocked,
         CommandDelayed,
         CoordinatorError,
+        JournalError,
         NotAcceptedError,
         Refused,
+        UnknownWorkflowError,
         WorkflowCancelledError,
+        WorkflowStateError,
         WorkflowStuckError,
     )
     from coordinator.log import LogOptions
@@ -34,6 +37,7 @@ __all__ = [
     "Coordinator",
     "CoordinatorError",
     "Handle",
+    "JournalError",
     "LogOptions",
     "NotAcceptedError",
     "Options",
@@ -41,8 +45,10 @@ __all__ = [
     "Retry",
     "Step",
     "StepContext",
+    "UnknownWorkflowError",
     "Workflow",
     "WorkflowCancelledError",
+    "WorkflowStateError",
     "WorkflowStuckError",
     "current_step",
 ]

@@ -104,6 +104,11 @@ class Operators:
             )
         return run
 
+    def count(self) -> tuple[int, int]:
+        """Return how many workflows are unfinished, and how many of them are stuck."""
+        stuck = sum(run.state.stuck is not None for run in self._runs.values())
+        return len(self._runs), stuck
+
     def workflows(self) -> list[WorkflowInfo]:
         """Return all unfinished workflows."""
         return [self._info(run) for run in self._runs.values()]

@@ -21,7 +21,7 @@ from coordinator.model import (
     WorkflowId,
     service_of,
 )
-from coordinator.values import return_type
+from coordinator.values import return_type, storable
 
 __all__ = [
     "Callee",
@@ -247,7 +247,8 @@ class Step(Generic[T]):
         """Name the step; *key* tells steps of one name that run at once apart.
 
         Raises:
-            ValueError: The name is empty or contains ``[``, which marks the key.
+            ValueError: The name is empty or contains ``[``, which marks the key; or it
+                has a character that can't be stored.
         """
         self._refine()
         if not name or "[" in name:
@@ -255,6 +256,11 @@ class Step(Generic[T]):
                 f"a step's name must be like service.operation, got {name!r}"
             )
         full = name if key is None else f"{name}[{key}]"
+        if storable(full) != full:
+            raise ValueError(
+                f"a step's name must be text that can be stored, got {full!r}: it has "
+                f"a lone surrogate"
+            )
         self.id = self._runner.renumber(self.id, full)
         return self
 

@@ -14,7 +14,7 @@ from tests.processes import serving
 from coordinator import Coordinator, Workflow
 from coordinator.cli import output, printing
 
-COMMAND = (sys.executable, "-m", "coordinator.cli")
+COMMAND = (sys.executable, "-m", "coordinator")
 COUNT = 2000
 """Commands of the journal: more text than a pipe holds."""
 

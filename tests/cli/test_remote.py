@@ -121,7 +121,7 @@ def test_ctrl_c_leaves_the_id_behind(tmp_path: Path) -> None:
     async def main() -> None:
         async with serving(tmp_path, SHOP):
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "coordinator.cli", *SUBMIT, "--wait"),
+                *(sys.executable, "-m", "coordinator", *SUBMIT, "--wait"),
                 *("--journal", "journal"),
                 cwd=tmp_path,
                 stderr=asyncio.subprocess.PIPE,

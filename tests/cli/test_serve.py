@@ -72,6 +72,7 @@ def test_what_was_accepted_survives_kill_9(tmp_path: Path) -> None:
             assert await server.exited() == -signal.SIGKILL
         (tmp_path / "payments.mode").unlink()
         async with serving(tmp_path, SHOP) as server:
+            assert (server.ready["unfinished"], server.ready["stuck"]) == (1, 0)
             async with await Client.connect(*server.address, CODEC) as client:
                 result = await client.send(PlaceOrder("o-1", "sku", 5))
                 assert result == Receipt("o-1", "book-o-1")

@@ -274,7 +274,7 @@ def test_a_step_whose_name_can_not_be_stored_is_stuck() -> None:
 
     async def main() -> None:
         async with make(Shop(), Order) as coordinator, asyncio.timeout(3600):
-            with pytest.raises(WorkflowStuckError, match=r"caf\\udce9\.pay: "):
+            with pytest.raises(WorkflowStuckError, match="lone surrogate"):
                 await coordinator.execute(Order())
 
     run(main())

@@ -336,6 +336,18 @@ def test_a_partition_that_is_held_names_who_and_since_when() -> None:
     run(main())
 
 
+def test_a_holder_that_is_its_own_owner_is_named_once() -> None:
+    async def main() -> None:
+        folder = Disk().folder()
+        journal = await opened(folder)
+        await journal.open(0, owner="pid 1", at=0)
+        with pytest.raises(JournalLockedError, match="by pid 1 since 1970"):
+            await (await opened(folder)).open(0, owner="pid 2", at=2)
+        await journal.aclose()
+
+    run(main())
+
+
 def test_a_partition_that_does_not_exist_is_a_bug() -> None:
     async def main() -> None:
         journal = await opened(Disk().folder(), 2)

@@ -79,15 +79,17 @@ def machine_checks() -> Iterator[Check]:
         f"{platform.python_implementation()} {platform.python_version()}, "
         f"{platform.system()} {platform.release()}",
     )
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if 0 <= soft < FILES_MIN:
+    # A server raises its own limit to the hard one.
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if 0 <= hard < FILES_MIN:
         yield warning(
             "files",
-            f"{soft} open files are allowed",
+            f"{hard} files may be open at once",
             f"raise it to {FILES_MIN} for that many clients (ulimit -n)",
         )
     else:
-        yield ok("files", f"{soft} open files are allowed")
+        many = "any number of" if hard == resource.RLIM_INFINITY else hard
+        yield ok("files", f"{many} files may be open at once")
 
 
 def place_checks(folder: str | None, segment_size: int) -> Iterator[Check]:

@@ -33,6 +33,10 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True):
     pid: int
     listen: tuple[str, ...]
     journal: str
+    unfinished: int
+    """Workflows that were in the journal when it started, and go on."""
+    stuck: int
+    """How many of them are stuck: they wait for an operator."""
 
 
 def parse_address(text: str) -> tuple[str, int]:
@@ -111,12 +115,22 @@ async def _serve(
 def _announce(
     addresses: list[str], coordinator: Coordinator[Any], as_json: bool
 ) -> None:
+    unfinished, stuck = coordinator.engine.operators.count()
     if as_json:
         ready = Ready(
-            pid=os.getpid(), listen=tuple(addresses), journal=str(coordinator.journal)
+            pid=os.getpid(),
+            listen=tuple(addresses),
+            journal=str(coordinator.journal),
+            unfinished=unfinished,
+            stuck=stuck,
         )
         emit_json(ready, at_once=True)
     else:
+        if unfinished:
+            waiting = (
+                f", {stuck} stuck: coordinator list --status stuck" if stuck else ""
+            )
+            emit_text(f"going on with {unfinished} unfinished workflows{waiting}")
         for address in addresses:
             emit_text(f"listening on {address}")
         flush()

@@ -180,7 +180,8 @@ class SegmentJournal:
             executor.shutdown(wait=False)
             raise
         since = datetime.fromtimestamp(at / 1e6, UTC).isoformat(timespec="seconds")
-        holder = f"{self._process} ({owner}) since {since}"
+        who = owner if owner == self._process else f"{self._process} ({owner})"
+        holder = f"{who} since {since}"
         opened = await SegmentPartition.open(
             store, executor, holder=holder, owner=owner, at=at
         )

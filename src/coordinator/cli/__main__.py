@@ -1,6 +1,0 @@
-"""``python -m coordinator.cli``: the ``coordinator`` command without its script."""
-
-from coordinator.cli import main
-
-if __name__ == "__main__":
-    main()
