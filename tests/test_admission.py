@@ -7,11 +7,14 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from coordinator.admission import Admission
 
 PROBES = 2
+INTERVAL_S = 1.0
+NOW_S = 100.0
+LATER_S = NOW_S + INTERVAL_S
 
 
 def suspended(*commands: str, service: str = "payments") -> Admission:
     """Return an admission in which *commands* wait for *service*, none trying."""
-    admission = Admission(commands_max=100, probes=PROBES)
+    admission = Admission(commands_max=100, probes=PROBES, interval_s=INTERVAL_S)
     for command in commands:
         admission.blocked(service, command)
     return admission
@@ -25,7 +28,7 @@ def trying(admission: Admission, service: str = "payments") -> set[object]:
 
 
 def test_the_doors_are_open_at_first_and_for_as_many_as_may_be_in_memory() -> None:
-    admission = Admission(commands_max=2, probes=PROBES)
+    admission = Admission(commands_max=2, probes=PROBES, interval_s=INTERVAL_S)
     assert admission.count == 0
     assert admission.closed_to(None) == ""
     admission.count = 1
@@ -34,7 +37,7 @@ def test_the_doors_are_open_at_first_and_for_as_many_as_may_be_in_memory() -> No
 
 
 def test_at_the_limit_nobody_comes_in_and_the_reason_says_so() -> None:
-    admission = Admission(commands_max=2, probes=PROBES)
+    admission = Admission(commands_max=2, probes=PROBES, interval_s=INTERVAL_S)
     for count in (2, 3):
         admission.count = count
         for services in (None, frozenset[str](), frozenset({"payments"})):
@@ -98,7 +101,6 @@ def test_what_a_service_says_while_it_is_not_suspended_changes_nothing() -> None
     admission = suspended("a")
     assert not admission.passed("inventory", "a")
     assert list(admission.suspensions) == ["payments"]
-    assert not admission.is_answering("a")
 
 
 # Trying.
@@ -106,50 +108,60 @@ def test_what_a_service_says_while_it_is_not_suspended_changes_nothing() -> None
 
 def test_no_more_than_the_allowance_may_try_at_a_time() -> None:
     admission = suspended("a", "b", "c")
-    assert [admission.may_try(command) for command in "abc"] == [True, True, False]
+    assert [admission.try_or_park(command, NOW_S) for command in "abc"] == [
+        True,
+        True,
+        False,
+    ]
     assert trying(admission) == {"a", "b"}
 
 
 def test_who_has_a_try_keeps_it_without_taking_another() -> None:
     admission = suspended("a", "b", "c")
-    assert [admission.may_try(command) for command in "aab"] == [True, True, True]
+    assert [admission.try_or_park(command, NOW_S) for command in "aab"] == [
+        True,
+        True,
+        True,
+    ]
     assert trying(admission) == {"a", "b"}
 
 
 def test_a_command_that_waits_for_nothing_suspended_may_always_run() -> None:
     admission = suspended("a", "b", "c")
-    assert admission.may_try("a")
-    assert admission.may_try("b")
-    assert admission.may_try("stranger")
+    assert admission.try_or_park("a", NOW_S)
+    assert admission.try_or_park("b", NOW_S)
+    assert admission.try_or_park("stranger", NOW_S)
     assert trying(admission) == {"a", "b"}
-    assert Admission(commands_max=1, probes=PROBES).may_try("stranger")
+    assert Admission(commands_max=1, probes=PROBES, interval_s=INTERVAL_S).try_or_park(
+        "stranger", NOW_S
+    )
 
 
 def test_a_try_that_is_over_is_free_for_another() -> None:
     admission = suspended("a", "b", "c")
-    assert admission.may_try("a")
-    assert admission.may_try("b")
+    assert admission.try_or_park("a", NOW_S)
+    assert admission.try_or_park("b", NOW_S)
     admission.tried("a")
-    assert admission.may_try("c")
+    assert admission.try_or_park("c", LATER_S)
     assert trying(admission) == {"b", "c"}
     assert list(admission.suspensions["payments"].waiting) == ["a", "b", "c"]
 
 
 def test_who_leaves_gives_its_try_back() -> None:
     admission = suspended("a", "b", "c")
-    assert admission.may_try("a")
-    assert admission.may_try("b")
+    assert admission.try_or_park("a", NOW_S)
+    assert admission.try_or_park("b", NOW_S)
     admission.left("a")
-    assert admission.may_try("c")
+    assert admission.try_or_park("c", LATER_S)
 
 
 def test_who_is_blocked_again_gives_its_try_back() -> None:
     admission = suspended("a", "b", "c")
-    assert admission.may_try("a")
-    assert admission.may_try("b")
+    assert admission.try_or_park("a", NOW_S)
+    assert admission.try_or_park("b", NOW_S)
     admission.blocked("payments", "a")
     assert trying(admission) == {"b"}
-    assert admission.may_try("c")
+    assert admission.try_or_park("c", LATER_S)
 
 
 def test_giving_back_what_nobody_took_is_nothing() -> None:
@@ -163,7 +175,7 @@ def test_who_waits_for_two_services_needs_a_try_of_each() -> None:
     admission = suspended("a", "b", "both")
     for command in ("both", "c", "d"):
         admission.blocked("inventory", command)
-    assert admission.may_try("both")
+    assert admission.try_or_park("both", NOW_S)
     assert trying(admission) == {"both"}
     assert trying(admission, "inventory") == {"both"}
 
@@ -172,10 +184,85 @@ def test_who_gets_no_try_of_one_service_holds_none_of_another() -> None:
     admission = suspended("both", "a")
     for command in ("c", "d", "both"):
         admission.blocked("inventory", command)
-    assert admission.may_try("c")
-    assert admission.may_try("d")
-    assert not admission.may_try("both")
+    assert admission.try_or_park("c", NOW_S)
+    assert admission.try_or_park("d", NOW_S)
+    assert not admission.try_or_park("both", NOW_S)
     assert trying(admission) == set()
+
+
+# Tries in a row, and those who wait for one.
+
+
+def test_no_more_tries_begin_in_an_interval_than_are_allowed_at_a_time() -> None:
+    admission = suspended("a", "b", "c", "d")
+    assert admission.try_or_park("a", NOW_S)
+    assert admission.try_or_park("b", NOW_S + 0.5)
+    for command in "ab":
+        admission.tried(command)
+    assert not admission.try_or_park("c", LATER_S - 0.01)
+    assert admission.try_or_park("c", LATER_S)
+    assert not admission.try_or_park("d", LATER_S)
+    assert admission.try_or_park("d", LATER_S + 0.5)
+
+
+def test_a_service_that_answers_is_asked_as_fast_as_it_answers() -> None:
+    admission = suspended(*"abcd")
+    for command in "abc":
+        admission.passed("payments", command)
+        assert admission.try_or_park("d", NOW_S)
+        admission.tried("d")
+
+
+def test_who_finds_no_try_left_is_parked_and_taken_in_order() -> None:
+    admission = suspended(*"abcde")
+    assert [admission.try_or_park(c, NOW_S) for c in "abcde"] == [True] * 2 + [
+        False
+    ] * 3
+    assert [admission.is_parked(c) for c in "abcde"] == [False] * 2 + [True] * 3
+    assert list(admission.unpark(LATER_S)) == []
+    admission.tried("a")
+    assert list(admission.unpark(LATER_S)) == ["c"]
+    assert trying(admission) == {"b", "c"}
+    assert [admission.is_parked(c) for c in "cde"] == [False, True, True]
+
+
+def test_when_the_next_may_try_is_known_if_it_is_a_matter_of_time() -> None:
+    admission = suspended(*"abc")
+    assert admission.unpark_s() is None
+    for command in "abc":
+        admission.try_or_park(command, NOW_S)
+    assert admission.unpark_s() is None  # somebody has to give a try back
+    admission.tried("a")
+    assert admission.unpark_s() == LATER_S
+    admission.passed("payments", "b")
+    assert admission.unpark_s() == 0.0
+
+
+def test_who_is_parked_for_one_service_may_be_parked_for_another_then() -> None:
+    admission = suspended("a", "b", "both")
+    for command in ("c", "d", "both"):
+        admission.blocked("inventory", command)
+    for command in "abcd":
+        assert admission.try_or_park(command, NOW_S)
+    assert not admission.try_or_park("both", NOW_S)
+    admission.tried("a")
+    assert list(admission.unpark(LATER_S)) == []
+    assert list(admission.suspensions["payments"].parked) == []
+    assert list(admission.suspensions["inventory"].parked) == ["both"]
+    assert trying(admission) == {"b"}
+    admission.tried("c")
+    assert list(admission.unpark(LATER_S)) == ["both"]
+
+
+def test_who_leaves_or_is_taken_out_is_parked_no_longer() -> None:
+    admission = suspended(*"abcd")
+    for command in "abcd":
+        admission.try_or_park(command, NOW_S)
+    admission.left("c")
+    admission.take_out("d")
+    admission.take_out("stranger")
+    assert not admission.suspensions["payments"].parked
+    assert list(admission.suspensions["payments"].waiting) == ["a", "b", "d"]
 
 
 # Recovering.
@@ -186,16 +273,6 @@ def test_the_first_that_gets_through_is_told_to_be_the_first() -> None:
     assert admission.passed("payments", "a")
     assert not admission.passed("payments", "b")
     assert list(admission.suspensions["payments"].waiting) == ["c"]
-
-
-def test_a_service_answers_those_who_wait_for_nothing_else() -> None:
-    admission = suspended("a", "b", "both")
-    admission.blocked("inventory", "both")
-    assert not admission.is_answering("b")
-    admission.passed("payments", "a")
-    assert admission.is_answering("b")
-    assert not admission.is_answering("both")
-    assert not admission.is_answering("a")  # it waits no longer
 
 
 def test_each_that_gets_through_doubles_the_allowance() -> None:
@@ -249,9 +326,12 @@ class AdmissionMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.admission = Admission(commands_max=100, probes=PROBES)
+        self.admission = Admission(
+            commands_max=100, probes=PROBES, interval_s=INTERVAL_S
+        )
         self.waiting: dict[str, set[int]] = {service: set() for service in SERVICES}
         self.trying: dict[str, set[int]] = {service: set() for service in SERVICES}
+        self.now_s = NOW_S
 
     @rule(service=services, command=commands)
     def blocked(self, service: str, command: int) -> None:
@@ -259,18 +339,33 @@ class AdmissionMachine(RuleBasedStateMachine):
         self.waiting[service].add(command)
         self.trying[service].discard(command)
 
+    @rule(seconds=st.sampled_from([0.1, INTERVAL_S]))
+    def pass_time(self, seconds: float) -> None:
+        self.now_s += seconds
+
+    @precondition(lambda self: bool(self.admission.suspensions))
+    @rule()
+    def unpark(self) -> None:
+        parked = {c for c in range(6) if self.admission.is_parked(c)}
+        for command in self.admission.unpark(self.now_s):
+            assert isinstance(command, int)
+            assert command in parked
+            for service in SERVICES:
+                if command in self.waiting[service]:
+                    self.trying[service].add(command)
+        next_s = self.admission.unpark_s()
+        assert next_s is None or next_s > self.now_s
+
     @rule(command=commands)
-    def may_try(self, command: int) -> None:
+    def try_or_park(self, command: int) -> None:
         mine = [service for service in SERVICES if command in self.waiting[service]]
-        room = all(
-            command in self.trying[service]
-            or len(self.trying[service]) < self.admission.suspensions[service].allowance
-            for service in mine
-        )
-        assert self.admission.may_try(command) is room
-        if room:
+        may = self.admission.try_or_park(command, self.now_s)
+        if may:
             for service in mine:
                 self.trying[service].add(command)
+        else:
+            assert self.admission.is_parked(command)
+            assert any(command not in self.trying[service] for service in mine)
 
     @precondition(lambda self: bool(self.admission.suspensions))
     @rule(service=services, command=commands)
@@ -300,6 +395,7 @@ class AdmissionMachine(RuleBasedStateMachine):
             assert set(suspension.waiting) == self.waiting[service]
             assert suspension.trying == self.trying[service]
             assert suspension.trying <= set(suspension.waiting)
+            assert set(suspension.parked) <= set(suspension.waiting)
             assert suspension.allowance >= PROBES
             assert suspension.answering or suspension.allowance == PROBES
 

@@ -13,12 +13,11 @@ from coordinator.errors import CommandBlocked, CommandDelayed
 from coordinator.model import Position, Retry, WorkflowId
 from coordinator.records import Accepted, Outcome
 from coordinator.runs import Run
-from coordinator.schedule import DEFERRED_SHARE, Schedule
+from coordinator.schedule import STARTS_PER_TURN, Schedule
 from coordinator.state import WorkflowState
 
 RETRY = Retry(first_s=1.0, factor=2.0, longest_s=10.0, jitter=0.2)
 FAST_S = 1.0 * 0.2 * 0.5
-DEFERRED_S = DEFERRED_SHARE * 1.0
 
 
 class Even:
@@ -48,9 +47,10 @@ class World:
 
     def __init__(self, *, probes: int = 2, room: int = 1_000) -> None:
         self.loop = asyncio.get_running_loop()
-        self.admission = Admission(1_000, probes)
+        self.admission = Admission(1_000, probes, RETRY.first_s)
         self.room = room
         self.started: list[tuple[str, float]] = []
+        self.seen = 0
         self.schedule = Schedule(
             self.loop,
             self.admission,
@@ -67,7 +67,7 @@ class World:
     def ended(self, run_: Run) -> None:
         """Give back the room, and the tries, of a run that is over."""
         self.room += 1
-        self.admission.tried(run_)
+        self.schedule.tried(run_, ended=False)
 
     def due_in_s(self, run_: Run) -> float | None:
         """Return when *run_* is due, without the turns of the loop meanwhile."""
@@ -306,12 +306,14 @@ def test_a_workflow_that_is_delayed_for_another_reason_waits_for_it_no_longer() 
     in_world(work)
 
 
-def test_while_no_try_is_left_the_others_are_put_off_by_the_slow_interval() -> None:
+def test_while_no_try_is_left_the_others_are_parked() -> None:
     async def work(world: World) -> None:
         runs = blocked(world, 4)
         await asyncio.sleep(1.5)
         assert world.names() == ["0-0", "0-1"]
-        assert world.due_in_s(runs[2]) == pytest.approx(0.5, abs=0.01)
+        assert world.due_in_s(runs[2]) == 0.0
+        assert runs[2] in world.schedule
+        assert len(world.schedule) == 0
         await asyncio.sleep(10)
         assert world.names() == ["0-0", "0-1"]
         world.ended(runs[0])
@@ -375,16 +377,58 @@ def test_a_queue_behind_a_service_that_is_back_is_let_in_step_by_step() -> None:
         await asyncio.sleep(FAST_S + 0.01)
         # Four may try now, one of the first two still does.
         assert len(world.started) == 2 + 3
-        assert world.due_in_s(runs[19]) == pytest.approx(
-            max(FAST_S, DEFERRED_S), abs=0.02
-        )
+        assert world.due_in_s(runs[19]) == 0.0
         while (suspension := world.admission.suspensions.get("payments")) is not None:
             one = next(iter(suspension.trying))
             assert isinstance(one, Run)
             world.schedule.passed(one, "payments")
             world.ended(one)
-            await asyncio.sleep(2 * DEFERRED_S)
+            await asyncio.sleep(2 * FAST_S)
         assert len(world.started) == 20
+
+    in_world(work)
+
+
+def test_a_service_that_fails_fast_is_asked_seldom_however_many_wait() -> None:
+    async def work(world: World) -> None:
+        runs = {str(run.state.id): run for run in blocked(world, 100)}
+        await asyncio.sleep(0.9)
+        for _ in range(200):
+            await asyncio.sleep(0.05)
+            while len(world.started) > world.seen:
+                one = runs[world.started[world.seen][0]]
+                world.seen += 1
+                world.schedule.delayed(one, CommandBlocked("payments"), RETRY)
+                world.ended(one)
+        # Two in each second, in the order in which they came.
+        assert world.names() == [f"0-{number}" for number in range(20)]
+
+    in_world(work)
+
+
+def test_an_operator_takes_a_parked_one_out_without_a_try() -> None:
+    async def work(world: World) -> None:
+        runs = blocked(world, 3)
+        await asyncio.sleep(1.5)
+        world.schedule.remove(runs[2])
+        assert runs[2] not in world.schedule
+        world.ended(runs[0])
+        await asyncio.sleep(5)
+        assert world.names() == ["0-0", "0-1"]
+
+    in_world(work)
+
+
+def test_what_is_due_at_once_starts_a_part_in_each_turn() -> None:
+    async def work(world: World) -> None:
+        count = 2 * STARTS_PER_TURN + 1
+        for number in range(count):
+            world.schedule.soon(workflow(number))
+        seen: list[int] = []
+        while len(world.started) < count:
+            await asyncio.sleep(0)
+            seen.append(len(world.started))
+        assert {STARTS_PER_TURN, 2 * STARTS_PER_TURN} < set(seen)
 
     in_world(work)
 
@@ -402,24 +446,16 @@ def test_a_suspension_is_told_once_when_it_begins_and_once_when_it_ends(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def work(world: World) -> None:
-        world.schedule.tell_suspensions()
-        assert caplog.messages == []
         runs = blocked(world, 2)
-        for _ in range(2):
-            world.schedule.tell_suspensions()
         world.schedule.delayed(runs[1], CommandBlocked("mail"), RETRY)
-        world.schedule.tell_suspensions()
         begun = [
             f"service {name} is suspended: new commands that need it wait"
             for name in ("payments", "mail")
         ]
         assert caplog.messages == begun
         world.schedule.passed(runs[1], "mail")
-        world.schedule.tell_suspensions()
-        for one in runs:
-            world.schedule.passed(one, "payments")
-        for _ in range(2):
-            world.schedule.tell_suspensions()
+        world.schedule.passed(runs[0], "payments")
+        world.schedule.tried(runs[1], ended=True)
         ended = [f"service {name} answers again" for name in ("mail", "payments")]
         assert caplog.messages == begun + ended
 

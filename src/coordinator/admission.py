@@ -15,13 +15,17 @@ A service is suspended by the first command that finds it blocked:
        '-----------'-----------------------------------------'
                      no delayed command waits for it
 
-While a service is suspended, the commands that wait for it go on trying, at most
-`allowance` of them at a time, at the slow interval. The first that gets through turns
-the interval to fast and doubles the allowance, as does each after it: a service that
-just came back is not hit by everyone at once. When nobody waits for it, the doors open.
+While a service is suspended, the commands that wait for it go on trying, each when it
+is due, at most `allowance` of them at a time, and as many begin in one slow interval:
+also a service that fails fast is asked seldom. Who is due and finds no try left is
+parked, which costs nothing, and is given a try when there is one, in order. The first
+that gets through turns the interval to fast and doubles the allowance, as does each
+after it: a service that just came back is not hit by everyone at once. When nobody
+waits for it, the doors open.
 """
 
-from collections.abc import Collection, Hashable
+from collections import OrderedDict, deque
+from collections.abc import Collection, Hashable, Iterator
 from collections.abc import Set as AbstractSet
 
 __all__ = ["Admission", "Suspension"]
@@ -30,18 +34,25 @@ __all__ = ["Admission", "Suspension"]
 class Suspension:
     """One suspended service."""
 
-    def __init__(self, service: str, probes: int) -> None:
+    def __init__(self, service: str, probes: int, interval_s: float) -> None:
         self.service = service
         self.answering = False
         """True once a command got through since it was last blocked."""
         self.waiting: dict[Hashable, None] = {}
         """The delayed commands that it blocked, whether trying at present or not; in
         the order in which they came."""
+        # An ordered one: a plain dict whose first entries are gone is searched for its
+        # first from its beginning, again and again.
+        self.parked: OrderedDict[Hashable, None] = OrderedDict()
+        """Those of them that were due and found no try left."""
         self.trying: set[Hashable] = set()
         """Those of them that are trying at present."""
         self.allowance = probes
         """How many may try at a time."""
         self._probes = probes
+        self._interval_s = interval_s
+        self._began_s: deque[float] = deque(maxlen=probes)
+        """When the last tries began."""
 
     def blocked(self, command: Hashable) -> None:
         """Note that *command* found the service blocked (again)."""
@@ -50,9 +61,29 @@ class Suspension:
         self.waiting[command] = None
         self.trying.discard(command)
 
-    def may_try(self, command: Hashable) -> bool:
+    def may_try(self, command: Hashable, now_s: float) -> bool:
         """Say whether *command* has one of the allowed tries, or one is left."""
-        return command in self.trying or len(self.trying) < self.allowance
+        if command in self.trying:
+            return True
+        free_s = self.free_s()
+        return free_s is not None and free_s <= now_s
+
+    def free_s(self) -> float | None:
+        """Return from when on a try is left, now or later.
+
+        None if that is not known: somebody has to give one back.
+        """
+        if len(self.trying) >= self.allowance:
+            return None
+        if self.answering or len(self._began_s) < self._probes:
+            return 0.0
+        return self._began_s[0] + self._interval_s
+
+    def take(self, command: Hashable, now_s: float) -> None:
+        """Give *command*, which `may_try`, a try; once."""
+        if command not in self.trying:
+            self.trying.add(command)
+            self._began_s.append(now_s)
 
     def passed(self) -> None:
         """Note that the service answered a command."""
@@ -64,18 +95,21 @@ class Suspension:
 class Admission:
     """Counts the commands in memory and knows the suspended services."""
 
-    def __init__(self, commands_max: int, probes: int) -> None:
+    def __init__(self, commands_max: int, probes: int, interval_s: float) -> None:
         """Open the doors.
 
         Args:
             commands_max: How many commands may be in memory, running or delayed.
-            probes: How many commands may try a suspended service at a time.
+            probes: How many commands may try a suspended service at a time, and begin
+                to in one interval.
+            interval_s: The slow interval, in seconds.
         """
         self.commands_max = commands_max
         self.count = 0
         """Commands in memory; more than `commands_max` only after a recovery."""
         self.suspensions: dict[str, Suspension] = {}
         self._probes = probes
+        self._interval_s = interval_s
 
     def closed_to(self, services: AbstractSet[str] | None) -> str:
         """Say why a command that needs *services* may not come in; empty if it may.
@@ -103,21 +137,54 @@ class Admission:
         """Suspend *service*, which *command* found blocked and now waits for."""
         suspension = self.suspensions.get(service)
         if suspension is None:
-            suspension = self.suspensions[service] = Suspension(service, self._probes)
+            suspension = Suspension(service, self._probes, self._interval_s)
+            self.suspensions[service] = suspension
         suspension.blocked(command)
 
-    def may_try(self, command: Hashable) -> bool:
+    def try_or_park(self, command: Hashable, now_s: float) -> bool:
         """Say whether a delayed *command* may run now, and take the tries it needs.
 
-        It may not while a service that blocked it has as many tries as allowed; then it
-        takes none of another service either, where somebody else could use it.
+        It may not while a service that blocked it has no try left, and is parked; then
+        it takes none of another service either, where somebody else could use it.
+
+        Args:
+            command: Due.
+            now_s: On the clock that is asked each time.
         """
         mine = self._of(command)
-        if not all(suspension.may_try(command) for suspension in mine):
-            return False
         for suspension in mine:
-            suspension.trying.add(command)
+            if not suspension.may_try(command, now_s):
+                suspension.parked[command] = None
+                return False
+        for suspension in mine:
+            suspension.take(command, now_s)
         return True
+
+    def unpark(self, now_s: float) -> Iterator[Hashable]:
+        """Yield the parked commands that may run now; they have the tries they need."""
+        for suspension in tuple(self.suspensions.values()):
+            parked = suspension.parked
+            while parked and suspension.may_try(first := next(iter(parked)), now_s):
+                del parked[first]
+                if self.try_or_park(first, now_s):
+                    yield first
+
+    def unpark_s(self) -> float | None:
+        """Return from when on `unpark` has more.
+
+        None if nobody is parked, or if it depends on those who try.
+        """
+        times = (s.free_s() for s in self.suspensions.values() if s.parked)
+        return min((time for time in times if time is not None), default=None)
+
+    def is_parked(self, command: Hashable) -> bool:
+        """Say whether *command* waits for a try."""
+        return any(command in s.parked for s in self.suspensions.values())
+
+    def take_out(self, command: Hashable) -> None:
+        """Park *command* no longer: it runs without being asked."""
+        for suspension in self.suspensions.values():
+            suspension.parked.pop(command, None)
 
     def passed(self, service: str, command: Hashable) -> bool:
         """Note that *service* answered *command*.
@@ -133,11 +200,6 @@ class Admission:
         suspension.passed()
         self._release(suspension, command)
         return first
-
-    def is_answering(self, command: Hashable) -> bool:
-        """Say whether *command* waits only for services that answer again."""
-        mine = self._of(command)
-        return bool(mine) and all(s.answering for s in mine)
 
     def tried(self, command: Hashable) -> None:
         """Give back the tries of *command*: its attempt is over."""
@@ -156,6 +218,7 @@ class Admission:
 
     def _release(self, suspension: Suspension, command: Hashable) -> None:
         suspension.waiting.pop(command, None)
+        suspension.parked.pop(command, None)
         suspension.trying.discard(command)
         if not suspension.waiting:
             del self.suspensions[suspension.service]

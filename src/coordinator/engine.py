@@ -85,7 +85,9 @@ class Engine:
         self.step_timeout_s = options.step_timeout_s
         self.now = clock
         self.threads = Threads(options.threads_max)
-        self.admission = Admission(options.commands_max, options.probes)
+        self.admission = Admission(
+            options.commands_max, options.probes, options.retry.first_s
+        )
         self.suspended = self.admission.suspensions
         self.journal: Journal | None = None
         self._options = options
@@ -354,8 +356,6 @@ class Engine:
         """Let in who may come in now, in the order they came."""
         if self._closing:
             return
-        if self.suspended or self.schedule.told_suspensions:
-            self.schedule.tell_suspensions()
         while len(self._door) and (
             entry := self._door.pop(lambda type_: not self._closed_to(type_))
         ):
@@ -416,14 +416,13 @@ class Engine:
         """Tell how *run*, whose task ends, ended; or have it taken up again."""
         run.task = run.execution = None
         self._active.pop(run, None)
-        self.admission.tried(run)
         if not self._active:
             self._idle.set()
         state = run.state
-        if state.finished is not None or state.stuck is not None:
+        over = state.finished is not None or state.stuck is not None
+        self.schedule.tried(run, ended=over)
+        if over:
             self._count(run, counted=False)
-            if self.admission.suspensions:
-                self.admission.left(run)
             if not self._abandoned:
                 if state.finished is not None:
                     del self._runs[state.id]

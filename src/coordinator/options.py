@@ -14,7 +14,8 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     commands_max: int = 10_000
     """Commands in memory, running or delayed; beyond it, new ones wait at the door."""
     probes: int = 4
-    """Commands that may try a suspended service at a time."""
+    """Commands that may try a suspended service at a time; as many begin to in each of
+    the first intervals of `retry`."""
     threads_max: int = 16
     """Threads for plain ``def`` steps. A call that hangs keeps its thread, also when
     the step is given up; so as many workflows as there are threads, all waiting for a

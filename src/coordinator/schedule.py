@@ -1,11 +1,11 @@
 """When delayed workflows run again: due times, one timer, suspended services.
 
 delayed(run) --> due after the slow interval --> start
-   |                    ^         |  no try left for its suspended service
-   |                    '---------'
-   '-- blocked by a service: waits for it, see `admission`
-                |
-passed(service) '--> due after the fast interval
+   |                                     |         ^
+   |                                     v         |  a try is left, see `admission`
+   '-- blocked by a service --------> parked ------'
+                |                                  ^
+passed(service) '--> due after the fast interval --'
 """
 
 import asyncio
@@ -22,9 +22,9 @@ __all__ = ["Schedule"]
 
 _LOGGER = logging.getLogger("coordinator")
 
-DEFERRED_SHARE = 0.1
-"""Of the first interval: how long a workflow that finds no try left waits at least, so
-that a queue of thousands is not gone through in every turn of the loop."""
+STARTS_PER_TURN = 250
+"""Workflows started in one turn of the loop: after a restart, or an outage, 100,000 may
+be due at once, and who comes in meanwhile must not wait for them all."""
 
 
 class Schedule:
@@ -59,11 +59,11 @@ class Schedule:
         self._due: DueQueue[Run] = DueQueue()
         self._timer: asyncio.TimerHandle | None = None
         self._stopped = False
-        self.told_suspensions: dict[str, None] = {}
+        self._told: tuple[str, ...] = ()
         """The suspended services that people were told of last."""
 
     def __contains__(self, run: object) -> bool:
-        return run in self._due
+        return run in self._due or self._admission.is_parked(run)
 
     def __len__(self) -> int:
         return len(self._due)
@@ -78,11 +78,17 @@ class Schedule:
     def remove(self, run: Run) -> None:
         """Take *run* out."""
         self._due.remove(run)
+        self._admission.take_out(run)
 
     def due_in_s(self, run: Run) -> float | None:
-        """Return the seconds until *run* is due; None if it is not delayed."""
+        """Return the seconds until *run* is due; None if it is not delayed.
+
+        0 for one that is due and waits for a try.
+        """
         due_s = self._due.due_s(run)
-        return None if due_s is None else max(0.0, due_s - self._loop.time())
+        if due_s is None:
+            return 0.0 if self._admission.is_parked(run) else None
+        return max(0.0, due_s - self._loop.time())
 
     def soon(self, run: Run) -> None:
         """Run *run* as soon as it may."""
@@ -106,25 +112,48 @@ class Schedule:
         if isinstance(cause, CommandDelayed) and cause.retry_after_s is not None:
             wait_s = max(wait_s, cause.retry_after_s)
         self._push(run, wait_s)
+        self._tell()
 
     def passed(self, run: Run, service: str) -> None:
         """*service*, which is suspended, answered *run*: who waits for it is due."""
         waiting = self._admission.suspensions[service].waiting
         first = self._admission.passed(service, run)
-        if not first:
-            return
+        if first:
+            now_s = self._loop.time()
+            for other in waiting:
+                if isinstance(other, Run) and self._due.remove(other):
+                    self._try(other, now_s)
+        self._unpark()
+        self._tell()
+
+    def tried(self, run: Run, *, ended: bool) -> None:
+        """*run* is put down; what it took of suspended services goes to others."""
+        if self._admission.suspensions:
+            self._admission.tried(run)
+            if ended:
+                self._admission.left(run)
+            self._unpark()
+            self._tell()
+
+    def _try(self, run: Run, now_s: float) -> None:
+        """Have *run* start after the fast interval if it may try; else it is parked."""
+        if self._admission.try_or_park(run, now_s):
+            self._due.push(run, now_s + fast_interval_s(self._retry, self._random))
+
+    def _unpark(self) -> None:
+        """Have those start who were parked and may try now."""
         now_s = self._loop.time()
-        for other in waiting:
-            if isinstance(other, Run) and self._due.remove(other):
-                self._due.push(
-                    other, now_s + fast_interval_s(self._retry, self._random)
-                )
+        for run in self._admission.unpark(now_s):
+            assert isinstance(run, Run)
+            self._due.push(run, now_s + fast_interval_s(self._retry, self._random))
         self._arm()
 
-    def tell_suspensions(self) -> None:
+    def _tell(self) -> None:
         """Log which services were suspended since the last time, and which answer."""
-        told, suspended = self.told_suspensions, self._admission.suspensions
-        self.told_suspensions = dict.fromkeys(suspended)
+        told, suspended = self._told, tuple(self._admission.suspensions)
+        if told == suspended:
+            return
+        self._told = suspended
         for service in suspended:
             if service not in told:
                 _LOGGER.warning(
@@ -139,10 +168,18 @@ class Schedule:
         self._arm()
 
     def _arm(self) -> None:
-        """Set the timer to the next due time."""
-        due_s = self._due.next_due_s()
-        if due_s is None or self._stopped:
+        """Set the timer to the next time at which there is something to do."""
+        if self._stopped:
             return
+        due_s = self._due.next_due_s()
+        if self._admission.suspensions:
+            unpark_s = self._admission.unpark_s()
+            if unpark_s is not None and (due_s is None or unpark_s < due_s):
+                due_s = unpark_s
+        if due_s is not None:
+            self._arm_at(due_s)
+
+    def _arm_at(self, due_s: float) -> None:
         if self._timer is not None:
             if self._timer.when() <= due_s:
                 return  # wakes early, finds nothing, and arms again
@@ -153,21 +190,16 @@ class Schedule:
         """Start what is due, as far as it may run."""
         self._timer = None
         now_s = self._loop.time()
-        while self._may_start():
+        for _ in range(STARTS_PER_TURN):
+            if not self._may_start():
+                # Look again when some may have ended.
+                self._arm_at(now_s + self._retry.first_s)
+                return
             run = self._due.pop_due(now_s)
             if run is None:
-                self._arm()
-                return
-            if self._admission.may_try(run):
+                break
+            if self._admission.try_or_park(run, now_s):
                 self._start(run)
-            else:
-                self._defer(run, now_s)
-        # As many as may run do; look again when some may have ended.
-        self._timer = self._loop.call_at(now_s + self._retry.first_s, self._wake)
-
-    def _defer(self, run: Run, now_s: float) -> None:
-        if self._admission.is_answering(run):
-            wait_s = fast_interval_s(self._retry, self._random)
-        else:
-            wait_s = slow_interval_s(self._retry, 0, self._random)
-        self._due.push(run, now_s + max(wait_s, DEFERRED_SHARE * self._retry.first_s))
+        if self._admission.suspensions:
+            self._unpark()
+        self._arm()
