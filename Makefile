@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+PEERS  := $(VENV)/.installed-peers
 
 .DEFAULT_GOAL := help
 
@@ -54,9 +55,25 @@ PURE := src/coordinator/admission.py,src/coordinator/batch.py,$\
   src/coordinator/log.py,src/cmdstream/wire.py,src/cmdstream/codec.py,$\
   src/cmdstream/protocol.py,src/cmdstream/pending.py,src/cmdstream/codecs/*
 
+$(PEERS): pyproject.toml $(STAMP)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev,bench]'
+	@touch $@
+
+ONLY ?=
+
 .PHONY: bench
-bench: $(STAMP) ## measure the core side by side; writes bench/results/core.json
-	$(BIN)/python -m bench.core
+bench: $(PEERS) ## measure side by side, 15 minutes; ONLY=restart_s for one figure
+	$(BIN)/python -m bench.core $(foreach figure,$(ONLY),--only $(figure))
+
+SOAK := soak_rss_slope soak_tasks_grown soak_descriptors_grown
+
+.PHONY: bench-soak
+bench-soak: $(STAMP) ## a server at half of its peak for 15 minutes: what grows?
+	$(BIN)/python -m bench.core $(foreach figure,$(SOAK),--only $(figure))
+
+.PHONY: bench-charts
+bench-charts: $(STAMP) ## draw bench/results/core.json: docs/*.svg and tables in docs/
+	$(BIN)/python -m bench.charts
 
 .PHONY: check
 check: $(STAMP) ## format, lint, types, import contracts, docs snippets

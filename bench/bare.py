@@ -3,15 +3,21 @@
 It is what the engine is compared with: for every command five records of the sizes that
 the engine writes, each durable before the next, in the same group commit, into an
 allocated file, by one thread; one asyncio task per command. No codec, no state, no
-recovery.
+recovery. The interpreter is set as the server's is (`coordinator.serve`: seldom garbage
+collection, threads switched at once), so that it is the engine that makes the
+difference. That gives the bare program, too, what it can use.
 """
 
 import asyncio
+import gc
 import os
 import struct
+import sys
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+from bench.frames import read_frames, varint
 
 RECORD_SIZES = (55, 44, 42, 42, 27)
 """Bytes of `Accepted`, three `Outcome` and `Finished` of `sagas.ThreeSteps`."""
@@ -66,7 +72,7 @@ class BareConnection(asyncio.Protocol):
     def __init__(self, log: BareLog) -> None:
         self._log = log
         self._loop = asyncio.get_running_loop()
-        self._rest = b""
+        self._rest: bytes = b""
         self._out: list[bytes] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -80,25 +86,11 @@ class BareConnection(asyncio.Protocol):
         """Start a task for each frame."""
         data = self._rest + data
         offset = 0
-        while offset < len(data):
-            end = offset
-            value = 0
-            for _ in range(3):  # seq, tag, length: one varint each
-                value = shift = 0
-                while end < len(data):
-                    byte = data[end]
-                    end += 1
-                    value |= (byte & 0x7F) << shift
-                    shift += 7
-                    if byte < 0x80:
-                        break
-            if end + value > len(data):
-                break
-            seq = data[offset : end - 2]
-            task = self._loop.create_task(self._serve(seq, data[end : end + value]))
+        for seq, begin, end in read_frames(data):
+            task = self._loop.create_task(self._serve(varint(seq), data[begin:end]))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-            offset = end + value
+            offset = end
         self._rest = data[offset:]
 
     async def _serve(self, seq: bytes, body: bytes) -> None:
@@ -106,18 +98,17 @@ class BareConnection(asyncio.Protocol):
             await self._log.append(body[:1] * size)
         if not self._out:
             self._loop.call_soon(self._flush)
-        self._out += (seq, b"\x00", bytes((len(REPLY),)), REPLY)
+        self._out += (seq, b"\x00", bytes((len(body),)), body)
 
     def _flush(self) -> None:
         self._transport.write(b"".join(self._out))
         self._out.clear()
 
 
-REPLY = b'{"number":1}'
-
-
 async def run_bare(folder: Path) -> None:
     """Serve on any port, which is printed, until cancelled."""
+    gc.set_threshold(10_000, 20, 50)
+    sys.setswitchinterval(0.001)
     loop = asyncio.get_running_loop()
     log = BareLog(folder / "bare.log")
     server = await loop.create_server(lambda: BareConnection(log), "127.0.0.1", 0)

@@ -1,8 +1,17 @@
 """The sagas that are measured: steps that do nothing, so that only the engine costs."""
 
+import asyncio
 from dataclasses import dataclass
+from typing import Any
 
-from coordinator import Coordinator, Refused, Workflow
+from cmdstream import JsonCodec, Registry
+from coordinator import (
+    CommandDelayed,
+    Coordinator,
+    Options,
+    Refused,
+    Workflow,
+)
 from coordinator.serve import ServeOptions, serve
 
 
@@ -11,6 +20,16 @@ class Done:
     """What a saga returns."""
 
     number: int
+
+
+@dataclass
+class Seen:
+    """What `Looks` returns."""
+
+    asked: int
+    """Sagas that have asked the gate so far, each counted once."""
+    tasks: int
+    """Asyncio's, in the server."""
 
 
 @dataclass
@@ -37,13 +56,50 @@ class Service:
         raise Refused("no")
 
 
+class Gate:
+    """A service that is down, or hangs, until it is opened."""
+
+    def __init__(self, *, is_open: bool) -> None:
+        self.asked = 0
+        self._opened = asyncio.Event()
+        self._by = bytearray()
+        if is_open:
+            self._opened.set()
+
+    async def do(self, number: int) -> int:
+        """Return the argument, or be down."""
+        self._note(number)
+        if not self._opened.is_set():
+            raise CommandDelayed("the service is down")
+        return number
+
+    async def hang(self, number: int) -> int:
+        """Return the argument once it is open."""
+        self._note(number)
+        await self._opened.wait()
+        return number
+
+    async def open(self, number: int) -> int:
+        """Answer from now on."""
+        self._opened.set()
+        return number
+
+    def _note(self, number: int) -> None:
+        # A byte for each, as what is measured is the memory of this process.
+        if number >= len(self._by):
+            self._by.extend(bytes(number + 1 - len(self._by)))
+        self.asked += not self._by[number]
+        self._by[number] = 1
+
+
 class Services:
     """The receiver."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_open: bool = True) -> None:
         self.inventory = Service()
         self.payments = Service()
         self.shipping = Service()
+        self.gate = Gate(is_open=is_open)
 
 
 @dataclass
@@ -73,17 +129,79 @@ class TurnsBack:
         return Done(sent)
 
 
-def make(journal: str) -> Coordinator[Services]:
-    """Return the coordinator that is measured, with its defaults."""
+@dataclass
+class Parks:
+    """Three steps, delayed at the second while the gate is shut."""
+
+    number: int
+
+    async def exec(self, workflow: Workflow, services: Services) -> Done:
+        held = await workflow.step(services.inventory.do, self.number)
+        paid = await workflow.step(services.gate.do, held)
+        sent = await workflow.step(services.shipping.do, paid)
+        return Done(sent)
+
+
+@dataclass
+class Hangs:
+    """Three steps; the second is under way while the gate is shut."""
+
+    number: int
+
+    async def exec(self, workflow: Workflow, services: Services) -> Done:
+        held = await workflow.step(services.inventory.do, self.number)
+        paid = await workflow.step(services.gate.hang, held)
+        sent = await workflow.step(services.shipping.do, paid)
+        return Done(sent)
+
+
+@dataclass
+class Opens:
+    """Opens the gate."""
+
+    number: int
+
+    async def exec(self, workflow: Workflow, services: Services) -> Done:
+        return Done(await workflow.step(services.gate.open, self.number))
+
+
+@dataclass
+class Looks:
+    """Looks into the server."""
+
+    number: int
+
+    async def exec(self, workflow: Workflow, services: Services) -> Seen:
+        return Seen(services.gate.asked, len(asyncio.all_tasks()))
+
+
+COMMANDS: list[type[Any]] = [ThreeSteps, TurnsBack, Parks, Hangs, Opens, Looks]
+CODEC = JsonCodec(Registry(COMMANDS, [Done, Seen, Failed]))
+
+
+def make(
+    journal: str, *, is_open: bool = True, commands_max: int | None = None
+) -> Coordinator[Services]:
+    """Return the coordinator that is measured, with its defaults if none is given."""
+    options = Options()
+    if commands_max is not None:
+        options = Options(commands_max=commands_max)
     return Coordinator(
-        Services(), commands=[ThreeSteps, TurnsBack], failure=Failed, journal=journal
+        Services(is_open=is_open),
+        commands=COMMANDS,
+        results=[Done, Seen, Failed],
+        failure=Failed,
+        journal=journal,
+        options=options,
     )
 
 
-async def run_server(journal: str) -> None:
+async def run_server(
+    journal: str, *, is_open: bool = True, commands_max: int | None = None
+) -> None:
     """Serve on any port, which is printed, until SIGTERM."""
     await serve(
-        make(journal),
+        make(journal, is_open=is_open, commands_max=commands_max),
         ServeOptions(listen=(("127.0.0.1", 0),)),
         ready=lambda addresses: print(addresses[0][1], flush=True),
     )

@@ -1,0 +1,133 @@
+"""The processes of a benchmark: each is a role of `bench.roles`, or a peer's program.
+
+They end with the block that started them, however it ends: asked first, killed if they
+don't. So do the folders, which the caller makes within a temporary one.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from bench.load import Load, Measured
+
+END_S = 5.0
+"""Seconds that a process has to end by itself."""
+
+
+class Child:
+    """A running process that has said that it is ready."""
+
+    def __init__(self, process: "subprocess.Popen[str]", port: int) -> None:
+        self.process = process
+        self.port = port
+        """The first line it printed."""
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self.process.pid
+
+    def kill(self) -> None:
+        """End it as a crash does, and wait until it is gone."""
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> None:
+        """Ask it to end, wait, and insist."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(END_S)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+
+@contextmanager
+def role(name: str, *arguments: object) -> Generator[Child]:
+    """Run the role *name* in another process until it has printed its port.
+
+    Raises:
+        RuntimeError: It ended before.
+    """
+    with running([sys.executable, "-m", "bench.roles", name, *map(str, arguments)]) as (
+        process
+    ):
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{name} ended with {process.wait()}, see above")
+        yield Child(process, int(line))
+
+
+@contextmanager
+def running(
+    command: list[str], *, log: Path | None = None, env: Mapping[str, str] | None = None
+) -> Generator["subprocess.Popen[str]"]:
+    """Run *command* for as long as the block does; what it says on stderr to *log*."""
+    stderr = None if log is None else log.open("ab")
+    try:
+        process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE if log is None else stderr,
+            stderr=stderr,
+            text=True,
+            env={**os.environ, **(env or {})},
+        )
+    finally:
+        if stderr is not None:
+            stderr.close()
+    with process:
+        try:
+            yield process
+        finally:
+            Child(process, 0).stop()
+
+
+def measure(load: Load) -> Measured:
+    """Drive a server from a process of its own."""
+    return msgspec.json.decode(ask("client", load), type=Measured)
+
+
+def ask(name: str, argument: object) -> bytes:
+    """Run the role *name* to its end, and return what it printed."""
+    with running(
+        [
+            sys.executable,
+            "-m",
+            "bench.roles",
+            name,
+            msgspec.json.encode(argument).decode(),
+        ]
+    ) as process:
+        printed, _ = process.communicate()
+        if process.returncode != 0:
+            raise RuntimeError(f"{name} ended with {process.returncode}, see above")
+        return printed.encode()
+
+
+def raise_on_sigterm() -> None:
+    """Let SIGTERM unwind as Ctrl-C does, so that nothing is left running."""
+
+    def stop(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, stop)
+
+
+def rss_mb(pid: int) -> float:
+    """Return the resident memory of a process in MB (10**6 bytes)."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) * 1024 / 1e6
+    raise RuntimeError(f"process {pid} has ended")
+
+
+def descriptors(pid: int) -> int:
+    """Return how many files a process has open."""
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
