@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 from coordinator import values
+from coordinator.calls import Call, call
 from coordinator.commands import (
     Commands,
     Decode,
@@ -216,6 +217,7 @@ class Coordinator(Generic[ReceiverT]):
         self._codecs: dict[str, Decode] = {"msgpack": values.decode}
         self._options = options or EngineOptions()
         self._clock = clock
+        self._call: Call = call
         self._random = random or random_module.Random()  # noqa: S311 -- only jitter
         self._engine: Engine | None = None
         self._opened: Journal | None = None
@@ -228,6 +230,13 @@ class Coordinator(Generic[ReceiverT]):
         For intakes, before `start`: a command is stored as it was received.
         """
         self._codecs[name] = decode
+
+    def call_by(self, call: Call) -> None:
+        """Have the functions of steps and undos called by *call*.
+
+        For tests, before `start`: there a service may refuse, or the process be killed.
+        """
+        self._call = call
 
     @property
     def engine(self) -> Engine:
@@ -281,6 +290,7 @@ class Coordinator(Generic[ReceiverT]):
             self._options,
             clock=self._clock,
             random=self._random,
+            call=self._call,
         )
         try:
             await engine.start(journal, f"pid {os.getpid()} on {socket.gethostname()}")

@@ -9,20 +9,42 @@ import types
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from concurrent.futures import Executor
 from contextlib import suppress
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from coordinator.context import _CURRENT, StepContext
 from coordinator.errors import CommandDelayed, Refused
 from coordinator.threads import Threads
 from coordinator.values import storable
 
-__all__ = ["Lazy", "Reins", "call", "describe", "go_on", "retrieve", "wait_for"]
+__all__ = ["Call", "Lazy", "Reins", "call", "describe", "go_on", "retrieve", "wait_for"]
 
 T = TypeVar("T")
 
 _HERE = __file__.rpartition(os.sep)[0]
 TRACEBACK_SIZE_MAX = 4000
 """Characters of a traceback that are kept, from its end."""
+
+
+class Call(Protocol):
+    """Has one function called as a step; see `call`, which is the one that does it.
+
+    The one place where the engine enters a user's code for a service: what stands here
+    instead can have any step refused, lost, or the process killed around it.
+    """
+
+    async def __call__(
+        self,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        is_async: bool,
+        context: Callable[[], StepContext],
+        timeout_s: float,
+        threads: Threads,
+    ) -> Any:
+        """See `call`."""
+        ...
 
 
 async def call(

@@ -19,7 +19,7 @@ from typing import Any
 
 from coordinator import saga
 from coordinator.admission import Admission
-from coordinator.calls import describe
+from coordinator.calls import Call, call, describe
 from coordinator.commands import Commands
 from coordinator.commit import Durable
 from coordinator.door import Door
@@ -69,6 +69,7 @@ class Engine:
         *,
         clock: Callable[[], int],
         random: Random,
+        call: Call = call,
     ) -> None:
         """Prepare; nothing is opened.
 
@@ -78,12 +79,14 @@ class Engine:
             options: The bounds.
             clock: Microseconds since 1970.
             random: For jitter.
+            call: Calls the function of a step or an undo.
         """
         self.receiver = receiver
         self.names = Names(receiver)
         self.retry = options.retry
         self.step_timeout_s = options.step_timeout_s
         self.now = clock
+        self.call = call
         self.threads = Threads(options.threads_max)
         self.admission = Admission(
             options.commands_max, options.probes, options.retry.first_s
@@ -291,13 +294,11 @@ class Engine:
 
     def _attach(self, submission: Submission, caller: Caller) -> bool:
         assert self._logs is not None
-        located = self._logs.find(submission.type, submission.key)
-        if located is None:
+        if (located := self._logs.find(submission.type, submission.key)) is None:
             return False
         log, found = located
         id_ = format_workflow_id(log.state.number, found.position)
-        run = self._runs.get(id_)
-        if run is not None:
+        if (run := self._runs.get(id_)) is not None:
             # Perhaps it has ended, but that is not durable yet: told when it is.
             self._join(run, caller)
         else:
@@ -329,8 +330,7 @@ class Engine:
     def _accept(self, submission: Submission, callers: tuple[Caller, ...]) -> None:
         assert self._logs is not None
         log = self._logs.choose(submission.key)
-        full = log.partition.full
-        if full:
+        if full := log.partition.full:
             refuse(callers, NotAcceptedError(f"no new command is taken: {full}"))
             return
         accepted = Accepted(

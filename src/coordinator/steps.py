@@ -17,7 +17,7 @@ from heapq import heappop, heappush
 from typing import Any, Protocol, TypeVar
 
 from coordinator import values
-from coordinator.calls import Lazy, Reins, call, retrieve, wait_for
+from coordinator.calls import Call, Lazy, Reins, retrieve, wait_for
 from coordinator.commit import Durable
 from coordinator.context import StepContext
 from coordinator.errors import (
@@ -68,6 +68,8 @@ class Host(Protocol):
     names: Names
     retry: Retry
     step_timeout_s: float
+    call: Call
+    """Calls a user's function: `calls.call`, or what a test has in its place."""
 
     @property
     def threads(self) -> Threads:
@@ -339,7 +341,7 @@ class Steps(Reins):
             if names:
                 await self._append(Started(self._state.position, names, host.now()))
             try:
-                value = await call(
+                value = await host.call(
                     step.function,
                     step.args,
                     step.kwargs,
@@ -437,7 +439,7 @@ class Steps(Reins):
         function = step.undo_function
         assert recorded is not None
         assert function is not None
-        await call(
+        await host.call(
             function,
             (values.decode(recorded.value, step.callee.returns),),
             {},
