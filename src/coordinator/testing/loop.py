@@ -269,12 +269,13 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         """Crash at a moment of virtual time."""
         self.call_at(when_s, self.life.end, "crash at a drawn time")
 
-    def bury(self) -> None:
-        """Close the loop and what a crash left on it, without a word.
+    def kill(self) -> None:
+        """End the life, and close what it left on the loop, without a word.
 
         Must not be running. Whatever still runs in a ``finally`` runs in a dead life.
+        The loop itself can go on, with another life.
         """
-        self.life.end("the loop was closed")
+        self.life.end("killed")
         self.set_exception_handler(lambda _loop, _context: None)
         with _silence():
             for _ in range(10):  # what is closed may start tasks
@@ -284,7 +285,16 @@ class SimulatedLoop(asyncio.BaseEventLoop):
                     _close_quietly(tasks.pop())
                 self._ready.clear()
                 gc.collect(1)
+            self._ready.clear()
             self._timers.clear()
+        self.set_exception_handler(_keep_problem)
+
+    def bury(self) -> None:
+        """Kill what is left, and close the loop."""
+        self.life.end("the loop was closed")
+        self.kill()
+        self.set_exception_handler(lambda _loop, _context: None)
+        with _silence():
             self.close()
             gc.collect(1)
 
