@@ -58,6 +58,12 @@ TESTS_ELSEWHERE: dict[str, str] = {
     "coordinator/runs.py": "engine/test_exec.py",
     "coordinator/serve.py": "cli/test_serve.py",
     "coordinator/steps.py": "engine/test_concurrency.py",
+    "coordinator/testing/checks.py": "testing/test_crashes.py",
+    "coordinator/testing/errors.py": "testing/test_rehearsal.py",
+    "coordinator/testing/faults.py": "testing/test_exploring.py",
+    "coordinator/testing/journal.py": "testing/test_stage.py",
+    "coordinator/testing/runs.py": "testing/test_crashes.py",
+    "coordinator/testing/scene.py": "testing/test_rehearsal.py",
 }
 """Modules without a test file of their own, and the one that asks about them."""
 

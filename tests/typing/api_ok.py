@@ -9,6 +9,18 @@ import msgspec
 import pydantic
 
 from coordinator import Coordinator, Handle, Retry, Step, Workflow
+from coordinator.testing import (
+    CrashReport,
+    ExploreReport,
+    IdempotencyReport,
+    Rehearsal,
+    Run,
+    Submitted,
+    check_idempotency,
+    crash_everywhere,
+    explore,
+    once,
+)
 from coordinator.workflow import RecordedOutcome
 
 
@@ -133,3 +145,32 @@ async def main() -> None:
         assert_type(await handle.result(), Receipt)
         nothing = await coordinator.submit(Refund("o-1"))
         assert_type(nothing, Handle[None])
+
+
+class FakePayments(Payments):
+    @once
+    async def charge(self, order: str, cents: int = 0) -> Payment:
+        return Payment(order)
+
+
+def rehearse() -> None:
+    with Rehearsal(Shop(), commands=[PlaceOrder, Audit]) as rehearsal:
+        assert_type(rehearsal, Rehearsal[Shop])
+        order = rehearsal.submit(PlaceOrder("o-1"))
+        assert_type(order, Submitted[Receipt])
+        assert_type(order.result(), Receipt)
+        assert_type(order.timeline, list[str])
+        assert_type(rehearsal.receiver.payments, Payments)
+    report = crash_everywhere(PlaceOrder("o-1"), Shop, check=balanced)
+    assert_type(report, CrashReport)
+    explored = explore(PlaceOrder("o-1"), Shop, script=lambda s: s.refuse("a.b"))
+    assert_type(explored, ExploreReport)
+    assert_type(check_idempotency(PlaceOrder("o-1"), Shop), IdempotencyReport)
+
+
+def balanced(shop: Shop, run: Run) -> bool:
+    return run.status == "completed" and bool(shop.payments)
+
+
+async def charged(payments: FakePayments) -> None:
+    assert_type(await payments.charge("o", cents=1), Payment)
