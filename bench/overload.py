@@ -125,13 +125,8 @@ def soak(round_: Round) -> Soak:
                     f"{answers.offered} offered, {len(answers.numbers)} answered"
                 )
             tasks = asyncio.run(_tasks(place))
-            seen.append(
-                _Idle(
-                    processes.rss_mb(server.pid),
-                    tasks,
-                    processes.descriptors(server.pid),
-                )
-            )
+            files = processes.descriptors(server.pid)
+            seen.append(_Idle(processes.rss_mb(server.pid), tasks, files))
     warm = seen[WARM_SLICES - 1 :]
     return Soak(
         rss_percent_per_h=100
