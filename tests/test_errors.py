@@ -129,8 +129,9 @@ def test_a_blocked_command_names_the_service() -> None:
         (
             JournalDamagedError("orders/0", 8, "bad crc"),
             (
-                "orders/0 is damaged at byte 8: bad crc; the partition is not opened, "
-                "restore the file from a copy"
+                "orders/0 is damaged at byte 8: bad crc; the partition is not opened: "
+                "restore the file from a copy, or let `coordinator journal repair` say "
+                "what is lost"
             ),
             {"path": "orders/0", "offset": 8, "problem": "bad crc"},
         ),

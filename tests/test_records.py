@@ -16,6 +16,7 @@ from coordinator.records import (
     Carried,
     Claimed,
     Finished,
+    Lost,
     Outcome,
     Record,
     Resumed,
@@ -45,6 +46,7 @@ EACH: list[Record] = [
     Carried(
         1, 9, ACCEPTED, (OUTCOME,), Cancelled(1, "a", "b", 8), None, Stuck(1, "", 1)
     ),
+    Lost(10, "a bad batch", b"seal"),
 ]
 
 
@@ -74,6 +76,7 @@ def test_the_numbers_are_the_ones_that_were_released() -> None:
         "Cancelled": 7,
         "Carried": 8,
         "Started": 9,
+        "Lost": 10,
     }
     assert numbers.keys() == {kind.__name__ for kind in get_args(Record)}
 
@@ -114,3 +117,13 @@ def test_any_bytes_are_a_record_or_refused(data: bytes) -> None:
     except DecodeError:
         return
     assert decode_record(encode_record(record)) == record
+
+
+def test_a_lost_record_may_be_its_number_alone() -> None:
+    assert decode_record(msgspec.msgpack.encode([10])) == Lost()
+
+
+def test_a_text_that_is_none_is_no_record() -> None:
+    data = encode_record(Stuck(1, "bug", 6)).replace(b"bug", b"b\xffg")
+    with pytest.raises(DecodeError, match="not a journal record"):
+        decode_record(data)

@@ -10,6 +10,7 @@ from coordinator.records import (
     Carried,
     Claimed,
     Finished,
+    Lost,
     Outcome,
     Record,
     Resumed,
@@ -224,3 +225,13 @@ def _told(*records: Record) -> Timeline:
 
 def _decided(timeline: Timeline) -> list[str]:
     return [decision.what for decision in timeline.decisions]
+
+
+def test_what_follows_a_lost_record_is_told_as_far_as_it_can_be() -> None:
+    whole = _told(Lost(), ACCEPTED, RESERVED)
+    assert whole.complete
+    timeline = _told(ACCEPTED, RESERVED, Lost(), RELEASED)
+    assert not timeline.complete
+    assert timeline.undos == ()
+    carried = Carried(7, 4000, ACCEPTED, (RESERVED, RELEASED), aborting=ABORTING)
+    assert _told(ACCEPTED, Lost(), RELEASED, carried).status == "aborting"

@@ -20,7 +20,14 @@ from coordinator.errors import CoordinatorError
 from coordinator.journals.segments import inspect
 from coordinator.journals.segments.posix import PosixFolder
 from coordinator.model import Direction, OutcomeStatus, format_workflow_id
-from coordinator.records import Accepted, Claimed, Finished, Outcome, WorkflowRecord
+from coordinator.records import (
+    Accepted,
+    Claimed,
+    Finished,
+    Lost,
+    Outcome,
+    WorkflowRecord,
+)
 
 
 @dataclass(frozen=True)
@@ -154,7 +161,7 @@ def read_journal(path: Path) -> Journal:
             if isinstance(entry.record, Claimed):
                 unfinished = sum(story.finished is None for story in stories.values())
                 in_flight_at_claims.append(unfinished)
-            else:
+            elif not isinstance(entry.record, Lost):  # of a repair; the demo has none
                 tell(stories, entry, entry.record)
     except CoordinatorError as error:  # Damage: what lies before it was told.
         problems.append(str(error))

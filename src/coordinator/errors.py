@@ -214,7 +214,8 @@ class JournalDamagedError(JournalError):
     def __init__(self, path: str, offset: int, problem: str) -> None:
         super().__init__(
             f"{path} is damaged at byte {offset}: {problem}; the partition is not "
-            f"opened, restore the file from a copy"
+            f"opened: restore the file from a copy, or let `coordinator journal "
+            f"repair` say what is lost"
         )
         self.path = path
         self.offset = offset

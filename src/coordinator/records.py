@@ -16,6 +16,7 @@ microseconds since 1970, UTC.
     7 Cancelled  a person said: undo it
     8 Carried    a workflow's whole state again, so that old segments may go
     9 Started    steps that may be in flight at the same time
+    10 Lost      a record stood here that can't be read any more
 
 What may follow what is `state.apply`'s business.
 """
@@ -35,6 +36,7 @@ __all__ = [
     "Carried",
     "Claimed",
     "Finished",
+    "Lost",
     "Outcome",
     "Record",
     "Resumed",
@@ -178,12 +180,27 @@ class Carried(_Numbered, frozen=True, tag=8):
     """The steps of each `Started`."""
 
 
+class Lost(_Numbered, frozen=True, tag=10):
+    """A record stood at this position that can't be read any more.
+
+    Written by ``coordinator journal repair`` only, so that what lies behind keeps its
+    position, and no position (nor idempotency key) is given out twice.
+    """
+
+    at: int = 0
+    """When it was repaired; 0 in all but the first record of a batch of these."""
+    why: str = ""
+    """Where the damage was, for people; of the first record of a batch, too."""
+    seal: bytes = b""
+    """Four bytes that give its batch the crc that the next one names."""
+
+
 WorkflowRecord: TypeAlias = (
     Outcome | Aborting | Finished | Stuck | Resumed | Cancelled | Carried | Started
 )
 """Records about one workflow, which they name; `Accepted` names it by its position."""
 
-Record: TypeAlias = Claimed | Accepted | WorkflowRecord
+Record: TypeAlias = Claimed | Accepted | Lost | WorkflowRecord
 
 _ENCODER = msgspec.msgpack.Encoder()
 _DECODER: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(Record)
@@ -217,6 +234,6 @@ def decode_record(data: bytes | memoryview) -> Record:
     """
     try:
         record: Record = _DECODER.decode(data)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DecodeError(f"not a journal record: {error}") from error
     return record

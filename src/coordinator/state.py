@@ -45,6 +45,7 @@ from coordinator.records import (
     Carried,
     Claimed,
     Finished,
+    Lost,
     Outcome,
     Record,
     Resumed,
@@ -227,7 +228,7 @@ class WorkflowState(msgspec.Struct, gc=False):
                 return self.stuck is None and self.aborting is None
             case Carried():
                 return True
-            case Accepted() | Claimed() | Outcome():
+            case Accepted() | Claimed() | Lost() | Outcome():
                 return False
             case _:
                 assert_never(record)
@@ -305,7 +306,7 @@ def decode_checkpoint(data: bytes) -> Checkpoint:
     """
     try:
         return _CHECKPOINT_DECODER.decode(data)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise DecodeError(f"not a checkpoint: {error}") from error
 
 
@@ -376,6 +377,8 @@ class PartitionState:
             return self._accept(position, record)
         elif isinstance(record, Claimed):
             self.epoch = record.epoch
+            return None
+        elif isinstance(record, Lost):
             return None
         state = self.workflows.get(record.workflow) or self._unknown(position, record)
         if state is None:

@@ -34,13 +34,14 @@ from coordinator.records import (
     Carried,
     Claimed,
     Finished,
+    Lost,
     Outcome,
     Record,
     Resumed,
     Started,
     Stuck,
 )
-from coordinator.state import WorkflowState
+from coordinator.state import InvalidRecordError, WorkflowState
 
 __all__ = ["Decision", "Restart", "Step", "Timeline", "build_timeline", "readable"]
 
@@ -122,7 +123,8 @@ class Timeline(msgspec.Struct, frozen=True, kw_only=True):
     """Steps that the code which ended the workflow no longer asked for."""
     complete: bool
     """False if only a copy of earlier state is retained: steps have their times, but
-    when it was stuck and resumed before is not known."""
+    when it was stuck and resumed before is not known. And if records are lost that may
+    have been about it."""
     restarts: tuple[Restart, ...] = ()
     """Since it was accepted (or since that copy), until it ended."""
 
@@ -151,7 +153,8 @@ def build_timeline(
 
     Args:
         workflow_id: ``partition-position``.
-        records: Its own in journal order, and the partition's claims among them. Those
+        records: Its own in journal order, and the partition's claims and `Lost` ones
+            among them. Those
             before the first that describes it (an `Accepted`, or a `Carried` if that is
             gone) are passed over.
 
@@ -174,6 +177,8 @@ class _Builder:
         self._id = workflow_id
         self._state: WorkflowState | None = None
         self._complete = True
+        self._lost = False
+        """Whether records are lost that may have been about it."""
         self._steps: list[Step] = []
         self._undos: list[Step] = []
         self._decisions: list[Decision] = []
@@ -188,16 +193,36 @@ class _Builder:
         if isinstance(record, Claimed):
             self._restart(record)
             return
+        if isinstance(record, Lost):
+            self._complete = self._complete and self._state is None
+            self._lost = self._lost or self._state is not None
+            return
         if self._state is None:
             if not isinstance(record, Accepted | Carried):
                 return
             self._begin(record)
-        else:
-            self._state.apply(record)
-            if not isinstance(record, Accepted):
-                self._tell(record)
+        elif not self._apply(record):
+            return
+        elif not isinstance(record, Accepted):
+            self._tell(record)
         self._last_at = record.at
         self._restarted = 0
+
+    def _apply(self, record: Record) -> bool:
+        """Apply *record*; return whether it could follow.
+
+        Raises:
+            InvalidRecordError: It can't, and nothing before it is lost.
+        """
+        assert self._state is not None
+        try:
+            self._state.apply(record)
+        except InvalidRecordError:
+            # A repaired journal: what it followed is lost. `Carried` says it all again.
+            if not self._lost:
+                raise
+            return False
+        return True
 
     def _restart(self, claim: Claimed) -> None:
         if self._state is not None and self._state.finished is None:

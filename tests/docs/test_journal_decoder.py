@@ -22,7 +22,7 @@ from coordinator.records import Record
 from coordinator.state import PartitionState, decode_checkpoint
 
 PAGE = Path(__file__).parents[2] / "docs" / "journal-format.md"
-ROW = re.compile(r"^\| ([0-9]) \| ([A-Z][a-z]+) \| (.+) \|$", re.MULTILINE)
+ROW = re.compile(r"^\| ([0-9]+) \| ([A-Z][a-z]+) \| (.+) \|$", re.MULTILINE)
 
 
 def fields_by_number() -> dict[int, tuple[str, list[str]]]:

@@ -48,6 +48,7 @@ from coordinator.model import (
 from coordinator.records import (
     Accepted,
     Claimed,
+    Lost,
     Record,
 )
 
@@ -406,6 +407,8 @@ class Checker:
         match record:
             case Claimed():
                 pass
+            case Lost():
+                self._violated("state", f"{record} at {position}: nobody repaired it")
             case Accepted():
                 self._accept(position, record)
             case _:

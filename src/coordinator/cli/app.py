@@ -384,6 +384,18 @@ def journal_forget_checkpoint(
     raise typer.Exit(repairing.forget(folder, partition=partition, yes=yes))
 
 
+@journal_app.command("repair")
+def journal_repair(
+    folder: FolderArgument,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what a damaged journal has lost, and go on with the rest of it."""
+    from coordinator.cli import mending
+
+    raise typer.Exit(mending.repair(folder, yes=yes, as_json=as_json))
+
+
 @app.command()
 def doctor(journal: JournalOption = None, as_json: JsonOption = False) -> None:
     """Check disk, clock, journal and server; exits with 1 on a problem."""

@@ -87,7 +87,8 @@ def doctor(journal: str | None, *, as_json: bool) -> ExitCode:
 
 
 _HELP = {
-    ExitCode.DAMAGED: "see `coordinator journal verify`; restore the file from a copy",
+    ExitCode.DAMAGED: "see `coordinator journal verify`; restore the file from a copy, "
+    "or let `coordinator journal repair` say what is lost",
     ExitCode.UNAVAILABLE: "use the folder of a journal, or an empty one",
 }
 

@@ -136,6 +136,9 @@ def verify(journal: str, *, as_json: bool) -> ExitCode:
         return ExitCode.OK if ok else ExitCode.DAMAGED
     for report in reports:
         _emit_report(report)
+    if not ok:
+        said = "`coordinator journal repair` says what is lost, and asks before it acts"
+        emit_lines([[(said, "")]])
     return ExitCode.OK if ok else ExitCode.DAMAGED
 
 

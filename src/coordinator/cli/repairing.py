@@ -1,4 +1,4 @@
-"""``coordinator journal forget-checkpoint``: the only command that changes a journal.
+"""``coordinator journal forget-checkpoint``: go on without a damaged checkpoint.
 
 See `coordinator.journals.segments.repair` for what is done, and what is lost.
 """

@@ -13,6 +13,7 @@ from coordinator.records import (
     Carried,
     Claimed,
     Finished,
+    Lost,
     Outcome,
     Record,
     Resumed,
@@ -62,7 +63,7 @@ def entry_of(record: Record) -> str:
             return f"resumed by {record.by}"
         case Finished():
             return record.status.name.lower()
-        case Claimed() | Started() | Carried():
+        case Claimed() | Started() | Carried() | Lost():
             return ""
         case _:
             assert_never(record)
@@ -110,6 +111,7 @@ _WRITES = {
     Started: "which steps were started was",
     Carried: "a copy of the workflow was",
     Claimed: "the claim was",
+    Lost: "what is lost was",
 }
 
 

@@ -39,7 +39,7 @@ from coordinator.journals.segments.recovery import (
     segment_bases,
 )
 from coordinator.model import Position, WorkflowId, parse_workflow_id
-from coordinator.records import Accepted, Claimed, Record
+from coordinator.records import Accepted, Claimed, Lost, Record
 
 __all__ = [
     "CheckpointInfo",
@@ -197,7 +197,8 @@ def dump(
         partition: Only this one.
         since: From this position on, in each partition.
         workflow: Only the records about this workflow.
-        claims: Along with these, who claimed its partition since.
+        claims: Along with these, who claimed its partition since, and which records
+            are lost.
 
     Raises:
         JournalFormatError: It is not a journal, or a newer one.
@@ -217,7 +218,7 @@ def dump(
         follower = Follower(opened, _of(identity, number), since)
         for batch in follower.poll(to_the_end=True):
             for position, record in batch.records():
-                about = claims and isinstance(record, Claimed)
+                about = claims and isinstance(record, Claimed | Lost)
                 about = about or _is_about(record, position, accepted)
                 if about and position >= since:
                     yield Entry(number, position, batch.epoch, record)
@@ -270,7 +271,7 @@ def _is_about(record: Record, position: int, accepted: int | None) -> bool:
         return True
     if isinstance(record, Accepted):
         return position == accepted
-    return not isinstance(record, Claimed) and record.workflow == accepted
+    return not isinstance(record, Claimed | Lost) and record.workflow == accepted
 
 
 def _partition_info(folder: Folder, identity: Identity, number: int) -> PartitionInfo:

@@ -16,7 +16,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
@@ -32,6 +32,9 @@ from coordinator.journals.segments.files import FileLock, Folder
 from coordinator.journals.segments.format import (
     JOURNAL_ID_SIZE,
     SEGMENT_HEADER_SIZE,
+    HeaderError,
+    decode_segment_header,
+    parse_segment_name,
     segment_name,
 )
 from coordinator.journals.segments.partition import SegmentPartition
@@ -41,7 +44,12 @@ from coordinator.journals.segments.renewal import make_partition
 from coordinator.journals.segments.space import not_opened
 from coordinator.journals.segments.store import Store, StoreOptions
 
-__all__ = ["SegmentJournal", "read_journal_file"]
+__all__ = [
+    "SegmentJournal",
+    "describe_journal",
+    "read_journal_file",
+    "told_by_segments",
+]
 
 _JOURNAL_FILE = "journal.json"
 _JOURNAL_COPY = "journal.json.tmp"
@@ -304,18 +312,59 @@ def _create(
                 msgspec.structs.replace(identity, partition=number),
                 created_at=clock(),
             )
-        described = _JournalFile(_FORMAT, identity.journal_id.hex(), partitions)
-        file = folder.create(_JOURNAL_COPY)
-        try:
-            file.write(0, msgspec.json.encode(described) + b"\n")
-            file.sync()
-        finally:
-            file.close()
-        folder.rename(_JOURNAL_COPY, _JOURNAL_FILE)
-        folder.sync()
+        describe_journal(folder, identity)
     finally:
         held.release()
     return identity
+
+
+def describe_journal(folder: Folder, identity: Identity, *, kept: str = "") -> None:
+    """Write the file that makes *folder* a journal; durable on return.
+
+    Args:
+        folder: Of the journal; nobody else does that.
+        identity: Which one it is.
+        kept: The name that the file gets which is there; empty if there is none.
+
+    Raises:
+        OSError: The file system failed. The folder has the file, or not, as before.
+    """
+    described = _JournalFile(_FORMAT, identity.journal_id.hex(), identity.partitions)
+    file = folder.create(_JOURNAL_COPY)
+    try:
+        file.write(0, msgspec.json.encode(described) + b"\n")
+        file.sync()
+    finally:
+        file.close()
+    if kept and _JOURNAL_FILE in folder.names():
+        folder.rename(_JOURNAL_FILE, kept)
+    folder.rename(_JOURNAL_COPY, _JOURNAL_FILE)
+    folder.sync()
+
+
+def told_by_segments(folder: Folder) -> Iterator[Identity]:
+    """Yield which journal each segment in *folder* says that it belongs to.
+
+    Of partition 0, for all of them say the same. Those that are damaged are left out.
+
+    Raises:
+        JournalFormatError: One is of a newer format.
+    """
+    for place in folder.names():
+        if _PARTITION.fullmatch(place) is None:
+            continue
+        partition = folder.folder(place)
+        for name in partition.names():
+            if parse_segment_name(name) is None:
+                continue
+            file = partition.open(name)
+            try:
+                header = decode_segment_header(file.read(0, SEGMENT_HEADER_SIZE))
+            except HeaderError:
+                continue
+            finally:
+                file.close()
+            yield Identity(header.journal_id, 0, header.partitions)
 
 
 def _lock_to_make(folder: Folder, process: str, patience_s: float) -> FileLock:

@@ -36,8 +36,10 @@ from coordinator.journals.segments.reading import (
 
 __all__ = [
     "CHECKPOINT",
+    "REPAIR_MARK",
     "Recovered",
     "check_start",
+    "is_marked",
     "partition_folder",
     "read_checkpoint",
     "read_segments",
@@ -46,6 +48,8 @@ __all__ = [
 ]
 
 CHECKPOINT = "checkpoint"
+REPAIR_MARK = b"a repair is under way: `coordinator journal repair` goes on with it\n"
+"""What stands in the place of the checkpoint meanwhile: nobody opens the partition."""
 
 
 @dataclass(slots=True)
@@ -113,6 +117,9 @@ def read_checkpoint(
         data = file.read(0, file.size())
     finally:
         file.close()
+    if data == REPAIR_MARK:
+        problem = "a repair was cut off: `coordinator journal repair` goes on with it"
+        raise JournalDamagedError(path, 0, problem)
     try:
         header = decode_checkpoint(data)
         _check_identity(header, identity)
@@ -122,6 +129,18 @@ def read_checkpoint(
     except JournalFormatError as error:
         raise JournalFormatError(f"{path}: {error}") from error
     return header, data
+
+
+def is_marked(folder: Folder) -> bool:
+    """Tell whether a repair of the partition in *folder* was decided, and cut off."""
+    try:
+        file = folder.open(CHECKPOINT)
+    except FileNotFoundError:
+        return False
+    try:
+        return file.read(0, file.size()) == REPAIR_MARK
+    finally:
+        file.close()
 
 
 def _check_identity(header: CheckpointHeader, identity: Identity) -> None:

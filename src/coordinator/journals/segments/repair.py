@@ -22,6 +22,7 @@ from coordinator.journals.segments.reading import Identity, path_in
 from coordinator.journals.segments.recovery import (
     CHECKPOINT,
     check_start,
+    is_marked,
     read_checkpoint,
     read_segments,
     segment_bases,
@@ -84,8 +85,12 @@ def forget_checkpoint(
     """
     lock = folder.lock("LOCK", holder)
     try:
-        if not checkpoint_problem(folder, identity):
+        problem = checkpoint_problem(folder, identity)
+        if not problem:
             return None
+        if is_marked(folder):
+            # What is half moved may look sound, and is not what was.
+            raise JournalDamagedError(path_in(folder, CHECKPOINT), 0, problem)
         found = read_segments(folder, identity)
         low = found.segments[0].base
         kept = _keep(folder)
