@@ -40,6 +40,14 @@ FROM  ?= 0
 simulate: $(STAMP) ## simulate crashes and faults; SEEDS=1000 FROM=0, or SEED=4711 for one
 	$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --from $(FROM))
 
+ONLY   ?=
+COUNT  ?=
+
+.PHONY: torture
+torture: $(STAMP) ## real kills, faults and damage; ONLY=kill COUNT=2000 SEED=1, or all
+	$(BIN)/python -m tests.torture $(ONLY) $(if $(COUNT),--count $(COUNT)) \
+	  $(if $(SEED),--seed $(SEED))
+
 .PHONY: coverage
 coverage: $(STAMP) ## branch coverage; the pure core and the journal must have all of it
 	$(BIN)/coverage run -m pytest --ignore=tests/integration --ignore=tests/cli \

@@ -1,0 +1,20 @@
+"""Each harness in its small form; `python -m tests.torture` runs them in full."""
+
+import os
+
+import pytest
+from tests.torture.__main__ import NAMES
+from tests.torture.harness import Unavailable, load, torture
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_real_thing_holds_under(name: str) -> None:
+    harness = load(name)
+    try:
+        verdict = torture(harness, count=harness.small, seed=1)
+    except Unavailable as lack:
+        if "CI" in os.environ:
+            raise
+        pytest.skip(str(lack))
+    assert verdict.failures == []
+    assert verdict.count > 0
