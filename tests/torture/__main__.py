@@ -17,7 +17,7 @@ from tests.torture.harness import Unavailable, load, run_case, torture
 
 __all__ = ["NAMES", "main"]
 
-NAMES = ("nth", "nth-error")
+NAMES = ("nth", "nth-error", "states")
 
 
 def main(arguments: list[str] | None = None) -> int:

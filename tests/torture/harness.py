@@ -6,6 +6,7 @@ there is to know, so that whatever fails prints the one command that repeats it.
 """
 
 import contextlib
+import logging
 import shutil
 import sys
 import tempfile
@@ -94,6 +95,7 @@ def spread(cases: Sequence[str], count: int) -> Sequence[str]:
 
 def run_case(name: str, case: str, seed: int, where: str | None) -> Result:
     """Run one case in a folder of its own, which is gone afterwards."""
+    logging.disable()  # what goes wrong here is meant to
     folder = Path(tempfile.mkdtemp(prefix=f"torture-{name}-", dir=where))
     try:
         return load(name).run(case, seed, folder)

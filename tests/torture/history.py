@@ -22,7 +22,7 @@ from typing import Literal, Self
 
 import msgspec
 
-__all__ = ["Event", "History", "Value", "read_history"]
+__all__ = ["Event", "History", "Notes", "Value", "read_history"]
 
 Kind = Literal["invoke", "ok", "fail", "info"]
 
@@ -49,11 +49,27 @@ class Event(msgspec.Struct, frozen=True):
     """Nanoseconds of the machine's monotonic clock."""
 
 
-class History:
-    """A file of events that one process appends to."""
+class Notes:
+    """Events of one process, in memory."""
+
+    def __init__(self, process: str) -> None:
+        self.events: list[Event] = []
+        self._process = process
+
+    def note(self, type_: Kind, f: Literal["submit", "result"], value: Value) -> None:
+        """Add an event."""
+        self.keep(Event(self._process, type_, f, value, time.monotonic_ns()))
+
+    def keep(self, event: Event) -> None:
+        """Keep it."""
+        self.events.append(event)
+
+
+class History(Notes):
+    """Events of one process, appended to a file: they outlive a SIGKILL."""
 
     def __init__(self, path: Path, process: str) -> None:
-        self._process = process
+        super().__init__(process)
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
         self._descriptor = os.open(path, flags, 0o600)
 
@@ -63,9 +79,8 @@ class History:
     def __exit__(self, *_: object) -> None:
         os.close(self._descriptor)
 
-    def note(self, type_: Kind, f: Literal["submit", "result"], value: Value) -> None:
-        """Append an event; it outlives a SIGKILL from here on."""
-        event = Event(self._process, type_, f, value, time.monotonic_ns())
+    def keep(self, event: Event) -> None:
+        """Write it down."""
         os.write(self._descriptor, msgspec.json.encode(event) + b"\n")
 
 

@@ -21,7 +21,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.torture.history import History, Value, read_history
+from tests.torture.history import Event, History, Notes, Value, read_history
 from tests.torture.ledger import Ledger
 from tests.torture.sagas import LocalService, Order, Services, make_order
 from tests.torture.tap import CHANGES, Fault, tapped, through
@@ -45,11 +45,13 @@ from coordinator.ports import Journal
 __all__ = [
     "DONE",
     "FAILED",
+    "HEALED",
     "ORDERS",
     "STORE",
     "Life",
     "Place",
     "ask",
+    "asked_for",
     "coordinator_of",
     "heal",
     "in_child",
@@ -133,7 +135,7 @@ async def open_journal(
 async def ask(
     coordinator: Coordinator[Services],
     order: Order,
-    history: History,
+    history: Notes,
     *,
     waits: bool = True,
 ) -> None:
@@ -166,7 +168,7 @@ async def ask(
 async def order_all(
     coordinator: Coordinator[Services],
     orders: Iterable[Order],
-    history: History,
+    history: Notes,
     leave: Sequence[Order] = (),
 ) -> None:
     """Have *orders* done, `AT_ONCE` at a time; ends early when the journal is dead.
@@ -245,9 +247,14 @@ def heal(place: Place, life: Life) -> None:
         JournalError: The journal could not be opened, or died.
     """
     # The order of asking must not matter; that of a dictionary is at least the same.
-    asked = dict.fromkeys(event.value.id for event in read_history(place.history))
-    orders = [make_order(int(id_.rpartition("-")[2])) for id_ in asked]
+    orders = asked_for(read_history(place.history))
     asyncio.run(live(place, [*orders, make_order(HEALED)], life))
+
+
+def asked_for(events: Iterable[Event]) -> list[Order]:
+    """Return the orders that clients ever asked for, each once."""
+    ids = dict.fromkeys(event.value.id for event in events)
+    return [make_order(int(id_.rpartition("-")[2])) for id_ in ids]
 
 
 def in_child(place: Place, what: Callable[[Place, Life], None], life: Life) -> int:
