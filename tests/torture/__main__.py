@@ -17,7 +17,7 @@ from tests.torture.harness import Unavailable, load, run_case, torture
 
 __all__ = ["NAMES", "main"]
 
-NAMES = ("nth", "nth-error", "states")
+NAMES = ("kill", "nth", "nth-error", "states", "bits", "power")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -31,6 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--folder", help="where; that of temporary files by default")
     parser.add_argument("--keep-going", action="store_true", help="past failures")
+    parser.add_argument("--minutes", type=float, help="begin no case after these")
     options = parser.parse_args(arguments)
     if unknown := sorted(set(options.names) - set(NAMES)):
         parser.error(f"there is no {unknown[0]}; there are {', '.join(NAMES)}")
@@ -51,6 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
                 jobs=options.jobs,
                 where=options.folder,
                 keep_going=options.keep_going,
+                minutes=options.minutes,
             )
         except Unavailable as lack:
             print(f"{name}: not run: {lack}", file=sys.stderr)

@@ -7,6 +7,7 @@ there is to know, so that whatever fails prints the one command that repeats it.
 
 import contextlib
 import logging
+import random
 import shutil
 import sys
 import tempfile
@@ -64,6 +65,8 @@ class Verdict:
     harness: str
     unit: str
     cases: int = 0
+    missing: int = 0
+    """Cases that were not run, for want of time or after a failure."""
     count: int = 0
     seconds: float = 0.0
     facts: Counter[str] = field(default_factory=Counter[str])
@@ -75,7 +78,7 @@ class Verdict:
         facts = "".join(f", {self.facts[fact]} {fact}" for fact in sorted(self.facts))
         return (
             f"{self.harness}: {word}: {self.count} {self.unit} in {self.cases} cases, "
-            f"{self.seconds:.0f} s{facts}, {len(self.failures)} failures"
+            f"{self.missing} cases not run, {self.seconds:.0f} s{facts}, {len(self.failures)} failures"
         )
 
 
@@ -115,6 +118,7 @@ def torture(
     jobs: int = 1,
     where: str | None = None,
     keep_going: bool = False,
+    minutes: float | None = None,
 ) -> Verdict:
     """Run *harness*, and say what it found.
 
@@ -125,6 +129,8 @@ def torture(
         jobs: Processes at a time.
         where: Folder for what the cases make; that of temporary files if None.
         keep_going: Past failures.
+        minutes: After which no further case is begun. They are run in a drawn order
+            then, so that those which were run speak for all.
 
     Raises:
         Unavailable: The machine can't do it.
@@ -132,7 +138,10 @@ def torture(
     verdict = Verdict(harness.name, harness.unit)
     begun_s = time.monotonic()
     progress = _progress(verdict, begun_s)
-    cases = iter(harness.cases(count, seed))
+    every = list(harness.cases(count, seed))
+    if minutes is not None:
+        random.Random(seed).shuffle(every)
+    cases = iter(every)
     running: dict[Future[Result], str] = {}
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         while True:
@@ -144,9 +153,11 @@ def torture(
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 _take(verdict, running.pop(future), future.result(), seed)
             next(progress)
-            if verdict.failures and not keep_going:
+            verdict.seconds = time.monotonic() - begun_s
+            late = minutes is not None and verdict.seconds > minutes * 60
+            if late or (verdict.failures and not keep_going):
                 cases = iter(())
-    verdict.seconds = time.monotonic() - begun_s
+    verdict.missing = len(every) - verdict.cases
     return verdict
 
 

@@ -145,7 +145,12 @@ async def _step(workflow: Workflow, service: Service, order: str) -> str:
     return await workflow.step(service.do, order).undo(service.undo)
 
 
-def make_order(number: int) -> Order:
-    """Return order *number* of any harness: shapes and sizes are mixed alike in all."""
+def make_order(number: int, scale: int = 1) -> Order:
+    """Return order *number* of any harness: shapes and sizes are mixed alike in all.
+
+    Args:
+        number: From 0.
+        scale: By which its record is larger; 1: up to 900 bytes.
+    """
     shape = "late" if number == 1 else ("chain", "together")[number % 2]
-    return Order(f"o-{number}", shape, "x" * (number * 389 % 900))
+    return Order(f"o-{number}", shape, "x" * (number * 389 % 900 * scale))

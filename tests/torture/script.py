@@ -53,6 +53,7 @@ __all__ = [
     "ask",
     "asked_for",
     "coordinator_of",
+    "go_on",
     "heal",
     "in_child",
     "open_journal",
@@ -96,10 +97,12 @@ class Place:
     """The folder of a run."""
 
     path: Path
+    disk: str = "."
+    """Where the journal's folder is, in *path*: another file system, perhaps."""
 
     @property
     def journal(self) -> Path:
-        return self.path / "journal"
+        return self.path / self.disk / "journal"
 
     @property
     def history(self) -> Path:
@@ -249,6 +252,17 @@ def heal(place: Place, life: Life) -> None:
     # The order of asking must not matter; that of a dictionary is at least the same.
     orders = asked_for(read_history(place.history))
     asyncio.run(live(place, [*orders, make_order(HEALED)], life))
+
+
+def go_on(place: Place, life: Life, count: int) -> None:
+    """Ask again for all that was asked for, and for *count* orders more.
+
+    Raises:
+        JournalError: The journal could not be opened, or died.
+    """
+    orders = asked_for(read_history(place.history))
+    more = range(len(orders) + ORDERS, len(orders) + ORDERS + count)
+    asyncio.run(live(place, [*map(make_order, more), *orders], life))
 
 
 def asked_for(events: Iterable[Event]) -> list[Order]:
