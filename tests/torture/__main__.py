@@ -17,7 +17,16 @@ from tests.torture.harness import Unavailable, load, run_case, torture
 
 __all__ = ["NAMES", "main"]
 
-NAMES = ("kill", "nth", "nth-error", "states", "bits", "power")
+NAMES = (
+    "kill",
+    "nth",
+    "nth-error",
+    "states",
+    "power",
+    "bits",
+    "freeze",
+    "double",
+)
 
 
 def main(arguments: list[str] | None = None) -> int:

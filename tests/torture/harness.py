@@ -76,9 +76,11 @@ class Verdict:
     def __str__(self) -> str:
         word = "FAILED" if self.failures else "held"
         facts = "".join(f", {self.facts[fact]} {fact}" for fact in sorted(self.facts))
+        missing = f" ({self.missing} were not run)" if self.missing else ""
         return (
-            f"{self.harness}: {word}: {self.count} {self.unit} in {self.cases} cases, "
-            f"{self.missing} cases not run, {self.seconds:.0f} s{facts}, {len(self.failures)} failures"
+            f"{self.harness}: {word}: {self.count} {self.unit} in {self.cases} "
+            f"cases{missing}, {self.seconds:.0f} s{facts}, "
+            f"{len(self.failures)} failures"
         )
 
 

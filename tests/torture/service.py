@@ -11,7 +11,6 @@ It ends when its standard input does, so it does not outlive who started it.
 
 import asyncio
 import json
-import os
 import sys
 
 from aiohttp import web
@@ -51,7 +50,8 @@ class Handler:
 async def serve(ledger: Ledger) -> None:
     """Serve until standard input ends."""
     ended = asyncio.Event()
-    asyncio.get_running_loop().add_reader(0, lambda: os.read(0, 1) or ended.set())
+    # Nothing is ever written to it: it is readable when it has ended.
+    asyncio.get_running_loop().add_reader(0, ended.set)
     application = web.Application()
     application.router.add_post("/{service}/{operation}", Handler(ledger))
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=1)
