@@ -23,6 +23,7 @@ NAMES = (
     "nth-error",
     "states",
     "power",
+    "full",
     "bits",
     "freeze",
     "double",

@@ -92,10 +92,14 @@ def load(name: str) -> Harness:
 
 
 def spread(cases: Sequence[str], count: int) -> Sequence[str]:
-    """Return *count* of *cases*, evenly spread; all of them if *count* is 0."""
+    """Return *count* of *cases*, drawn, always the same; all of them if *count* is 0.
+
+    Not every n-th: where kinds take turns, that may be always the same one.
+    """
     if not 0 < count < len(cases):
         return cases
-    return [cases[number * len(cases) // count] for number in range(count)]
+    drawn = random.Random(count).sample(range(len(cases)), count)
+    return [cases[number] for number in sorted(drawn)]
 
 
 def run_case(name: str, case: str, seed: int, where: str | None) -> Result:

@@ -56,6 +56,7 @@ __all__ = [
     "go_on",
     "heal",
     "in_child",
+    "live",
     "open_journal",
     "order_all",
     "script",
@@ -141,8 +142,11 @@ async def ask(
     history: Notes,
     *,
     waits: bool = True,
-) -> None:
+) -> bool:
     """Ask for *order*, and note what is answered; *waits* for its end.
+
+    Returns:
+        Whether it was taken in.
 
     Raises:
         JournalError: The journal is dead.
@@ -153,19 +157,20 @@ async def ask(
         handle = await coordinator.submit(order)
     except NotAcceptedError as error:
         history.note("fail", "submit", Value(order.id, str(error)))
-        return
+        return False
     except JournalError as error:
         history.note("info", "submit", Value(order.id, str(error)))
         raise
     history.note("ok", "submit", asked)
     if not waits:
-        return
+        return True
     try:
         receipt = await handle.result()
         answer = Value(order.id, "completed", ",".join(receipt.parts))
     except Refused as refused:
         answer = Value(order.id, "compensated", refused.reason)
     history.note("ok", "result", answer)
+    return True
 
 
 async def order_all(
