@@ -174,4 +174,4 @@ def _run(case: str, seed: int, folder: Path) -> Result:
     return Result(violations, facts["failed"], facts)
 
 
-HARNESS = Harness("nth-error", "failed calls", _cases, _run, full=0, small=80)
+HARNESS = Harness("nth-error", "failed calls", _cases, _run, full=0, small=60)

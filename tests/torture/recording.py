@@ -72,7 +72,8 @@ class Recorder:
     def _plain(self, what: Any) -> Any:
         if isinstance(what, str):
             return os.path.relpath(what, self._root)
-        return bytes(what) if isinstance(what, memoryview) else what
+        # What is written may be a view of memory that is written over later.
+        return what if isinstance(what, int | bytes) else bytes(what)
 
 
 def read_recording(path: Path) -> Iterator[Operation]:
