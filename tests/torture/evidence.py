@@ -18,7 +18,15 @@ from coordinator.journals.segments import inspect
 from coordinator.journals.segments.files import Folder
 from coordinator.journals.segments.posix import PosixFolder
 from coordinator.model import format_workflow_id
-from coordinator.records import Accepted, Claimed, Finished, Outcome, Record, Stuck
+from coordinator.records import (
+    Accepted,
+    Claimed,
+    Finished,
+    Lost,
+    Outcome,
+    Record,
+    Stuck,
+)
 
 __all__ = ["Evidence", "Journal", "Story", "merged", "read_evidence", "read_journal"]
 
@@ -99,6 +107,8 @@ def read_journal(folder: Folder) -> Journal:
                 id_ = format_workflow_id(entry.partition, entry.position)
                 story = Story(id_, entry.record)
                 stories[entry.partition, entry.position] = story
+            elif isinstance(entry.record, Lost):
+                problems.append(f"something was given up as lost: {entry.record}")
             else:
                 _tell(stories[entry.partition, entry.record.workflow], entry.record)
     except CoordinatorError as error:
