@@ -1,6 +1,7 @@
 """Every page tells the truth: its Python runs, commands exist, and links lead on."""
 
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -9,6 +10,8 @@ from typing import Any
 
 import pytest
 import typer.main
+
+from coordinator.testing import BrokenPromiseError
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(
@@ -57,7 +60,7 @@ def test_the_python_of_a_page_runs_in_order(page: Path, tmp_path: Path) -> None:
 
 def test_the_readme_shows_what_its_saga_prints(tmp_path: Path) -> None:
     page = ROOT / "README.md"
-    (code,) = _blocks(page, "python")
+    code = _blocks(page, "python")[0]
     expected = _blocks(page, "text")[0]
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -67,6 +70,37 @@ def test_the_readme_shows_what_its_saga_prints(tmp_path: Path) -> None:
         check=True,
     )
     assert done.stdout == expected
+
+
+def test_the_test_of_the_readme_passes(tmp_path: Path) -> None:
+    path = tmp_path / "saga.py"
+    path.write_text("\n".join(_blocks(ROOT / "README.md", "python")))
+    runpy.run_path(str(path))["test_an_order_is_all_or_nothing"]()
+
+
+def test_the_tutorial_shows_what_its_tests_print(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each text of the page is what the last test before it prints, or fails with."""
+    monkeypatch.delenv("COORDINATOR_SEED", raising=False)
+    monkeypatch.delenv("COORDINATOR_SEEDS", raising=False)
+    code, expected, printed = "", list[str](), list[str]()
+    for kind, body in BLOCK.findall((ROOT / "docs" / "testing.md").read_text()):
+        code += body if kind == "python" else ""
+        if kind != "text":
+            continue
+        test = re.findall(r"^def (test_\w+)", code, re.MULTILINE)[-1]
+        monkeypatch.setenv("PYTEST_CURRENT_TEST", f"test_buy.py::{test} (call)")
+        path = tmp_path / f"test_buy_{len(expected)}.py"
+        path.write_text(code)
+        try:
+            runpy.run_path(str(path))[test]()
+            printed.append(capsys.readouterr().out)
+        except BrokenPromiseError as error:
+            printed.append(f"{error}\n")
+        expected.append(body)
+    assert printed == expected
+    assert len(expected) == 3
 
 
 def _console_lines() -> list[Any]:

@@ -70,7 +70,7 @@ def test_an_undo_that_is_done_twice_takes_what_leads_to_it_and_one_more() -> Non
     error = broken(PlaceOrder(), shop_with(TwiceRefunding))
     assert error.kind == "world"
     first, second = takes(error)
-    assert first.startswith("1. carrier.book refused")
+    assert first.startswith("1. carrier.book was refused")
     assert "bank.charge/undo" in second
 
 
@@ -108,7 +108,7 @@ def test_a_refusal_that_is_swallowed_is_for_the_check_and_shown_in_the_report() 
     assert "completed although refused: " in str(report)
     error = broken(Careless(), check=paid_if_shipped)
     assert error.kind == "check"
-    assert takes(error) == ["1. bank.charge refused"]
+    assert takes(error) == ["1. bank.charge was refused"]
 
 
 def test_a_failure_says_how_to_repeat_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,7 +193,7 @@ def test_faults_are_told_in_words() -> None:
         Fault("cancel", Moment("after the command was written", 1)),
     ]
     assert [str(fault) for fault in told] == [
-        "bank.charge refused",
+        "bank.charge was refused",
         "bank.charge could not be reached, when it was called for the second time",
         (
             "bank.charge/undo did its work, and its reply was lost, when it was called "

@@ -16,6 +16,7 @@ from typing import Any
 
 from coordinator.testing.runs import Compare, Run, same_end
 from coordinator.testing.services import names_of
+from coordinator.testing.words import indented, wrapped
 from coordinator.testing.worlds import differences, shortened, text_of
 
 __all__ = ["Check", "Problem", "Promises", "difference", "first_difference"]
@@ -40,6 +41,10 @@ class Problem:
     what: str
     """In the user's words; may have several lines."""
     remedy: str = ""
+
+    def __str__(self) -> str:
+        remedy = f"\n\nWhat to do: {self.remedy}" if self.remedy else ""
+        return wrapped(f"{indented(self.what)}{remedy}")
 
 
 @dataclass

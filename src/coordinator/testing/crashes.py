@@ -188,5 +188,4 @@ def _failure(
 
 
 def _told(problem: Problem, run: Run) -> str:
-    remedy = f"\n\nWhat to do: {problem.remedy}" if problem.remedy else ""
-    return f"{indented(problem.what, '  ')}{remedy}\n\nThe run:\n{indented(run.story)}"
+    return f"{problem}\n\nThe run:\n{indented(run.story)}"

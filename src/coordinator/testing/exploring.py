@@ -208,13 +208,12 @@ class _Exploration:
         told = "\n".join(
             f"    {number}. {fault}" for number, fault in enumerate(happened, 1)
         )
-        remedy = f"\n\nWhat to do: {problem.remedy}" if problem.remedy else ""
         dropped = len(faults) - len(happened)
         fewer = f" ({dropped} more were dropped, in {tries} tries)" if dropped else ""
         return BrokenPromiseError(
             f"{named(self._trial.command)} breaks a promise: seed {seed}\n\n"
             f"What it takes{fewer}:\n{told or '    nothing at all'}\n\n"
-            f"Then\n{indented(problem.what, '  ')}{remedy}\n\n"
+            f"Then\n{problem}\n\n"
             f"The run:\n{indented(run.story)}\n\n"
             f"Again:\n    {_again(seed)}",
             kind=problem.kind,

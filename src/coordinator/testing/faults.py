@@ -32,7 +32,7 @@ NTHS = (0, 0, 0, 0, 1, 1, 2)
 """Which call of a step, or which time that it comes to a moment, is hit."""
 
 _WORDS = {
-    "refuse": "refused",
+    "refuse": "was refused",
     "fail": "could not be reached",
     "lose_reply": "did its work, and its reply was lost",
     "delay": "did its work, and answered when nobody waited any more",

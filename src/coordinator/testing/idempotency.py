@@ -18,6 +18,7 @@ from coordinator.testing.errors import BrokenPromiseError, RehearsalError
 from coordinator.testing.rehearsal import apart
 from coordinator.testing.runs import Run, Script, Trial, named
 from coordinator.testing.scene import Moment
+from coordinator.testing.words import wrapped
 from coordinator.testing.worlds import differences, shortened
 from coordinator.workflow import Command
 
@@ -80,7 +81,8 @@ def _check(trial: Trial) -> IdempotencyReport:
             f"{named(trial.command)}: {len(wrong)} of {len(steps)} steps are not done "
             f"once when they are asked twice under one idempotency key\n\n"
             + "\n\n".join(wrong.values())
-            + f"\n\nWhat to do: {ONCE}",
+            + "\n\n"
+            + wrapped(f"What to do: {ONCE}"),
             kind="idempotency",
         )
     return report

@@ -1,5 +1,6 @@
 """The kit's words: what is in the journal, and what happened, for people to read."""
 
+import textwrap
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, assert_never
 
@@ -31,8 +32,11 @@ __all__ = [
     "record_event",
     "storyline",
     "timeline_of",
+    "wrapped",
 ]
 
+COLUMNS = 88
+"""Of a message, as far as it is ours."""
 LINES_MAX = 60
 """Of a story; what is in the middle of a longer one says the same again and again."""
 
@@ -153,14 +157,31 @@ def answered(error: BaseException) -> str:
 
 def storyline(events: Sequence[Event]) -> str:
     """Tell *events*, a line each, with their time from the beginning."""
-    lines = [f"{written(event.at_s):>14}  {event.text}" for event in events]
+    lines = [f"{written(event.at_s):>11}  {event.text}" for event in events]
     if len(lines) > LINES_MAX:
         half = LINES_MAX // 2
-        left_out = f"{'':>14}  ... {len(lines) - LINES_MAX} more like these ..."
+        left_out = f"{'':>11}  ... {len(lines) - LINES_MAX} more like these ..."
         lines = [*lines[:half], left_out, *lines[-half:]]
     return "\n".join(lines)
 
 
-def indented(text: str, by: str = "    ") -> str:
+def wrapped(text: str) -> str:
+    """Return *text* with its long lines broken, each under where it begins.
+
+    What is indented by more is a value, and is left as it is.
+    """
+    lines: list[str] = []
+    for line in text.splitlines():
+        begin = line[: len(line) - len(line.lstrip())]
+        if len(begin) > 4:
+            lines.append(line)
+        else:
+            lines += textwrap.wrap(
+                line, COLUMNS, subsequent_indent=begin, break_long_words=False
+            ) or [""]
+    return "\n".join(lines)
+
+
+def indented(text: str, by: str = "  ") -> str:
     """Return *text* with *by* before each line."""
     return "\n".join(f"{by}{line}" for line in text.splitlines())
