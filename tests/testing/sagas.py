@@ -16,6 +16,7 @@ __all__ = [
     "ChangesItsMind",
     "Forgetful",
     "Mailing",
+    "MailsOnRefusal",
     "Numbered",
     "Once",
     "PlaceOrder",
@@ -119,6 +120,23 @@ class Mailing:
         await workflow.step(shop.stock.reserve, "sku").undo(shop.stock.release)
         shop.mails.append(self.order)
         await workflow.step(shop.carrier.book, self.order)
+
+
+@dataclass
+class MailsOnRefusal:
+    """Does something outside of a step, but only behind a refusal."""
+
+    order: str = "o-1"
+
+    async def exec(self, workflow: Workflow, shop: Shop) -> str:
+        await workflow.step(shop.stock.reserve, "sku").undo(shop.stock.release)
+        await workflow.step(shop.carrier.book, self.order)
+        try:
+            await workflow.step(shop.bank.charge, self.order, 5)
+        except Refused:
+            shop.mails.append(self.order)
+            return "owes"
+        return "paid"
 
 
 @dataclass

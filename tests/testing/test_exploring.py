@@ -10,6 +10,7 @@ from tests.testing.sagas import (
     Careless,
     ChangesItsMind,
     Mailing,
+    MailsOnRefusal,
     Numbered,
     Once,
     PlaceOrder,
@@ -111,6 +112,13 @@ def test_a_refusal_that_is_swallowed_is_for_the_check_and_shown_in_the_report() 
     assert takes(error) == ["1. bank.charge was refused"]
 
 
+def test_what_is_done_behind_a_refusal_is_hit_too() -> None:
+    error = broken(MailsOnRefusal())
+    assert error.kind == "world"
+    assert "exec itself changed that" in str(error)
+    assert takes(error)[0] == "1. bank.charge was refused"
+
+
 def test_a_failure_says_how_to_repeat_it(monkeypatch: pytest.MonkeyPatch) -> None:
     error = broken(PlaceOrder(), shop_with(Once))
     assert error.seed is not None
@@ -164,14 +172,21 @@ def test_the_same_seed_draws_the_same_in_every_process() -> None:
 
 def test_a_seed_draws_its_kinds_first_and_then_few_faults() -> None:
     ground = Ground(
+        [],
         ["bank.charge", "carrier.book"],
         ["bank.charge/undo"],
-        [Moment("before bank.charge was called", 0)],
+        ["before bank.charge was called"],
     )
-    drawn = [draw(seed, ground) for seed in range(500)]
+    cancelled = Ground(
+        [Fault("cancel", Moment("before carrier.book was called", 0))],
+        ground.steps,
+        ground.undos,
+        ground.moments,
+    )
+    drawn = [draw(seed, [ground, cancelled]) for seed in range(500)]
     assert all(drawn)
-    assert max(map(len, drawn)) <= 6
-    assert sum(len(faults) == 1 for faults in drawn) > 100
+    assert max(map(len, drawn)) <= 7
+    assert sum(len(faults) == 1 for faults in drawn) > 50
     counts = Counter(fault.kind for faults in drawn for fault in faults)
     assert set(counts) == set(KINDS)
     assert all(

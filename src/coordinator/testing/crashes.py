@@ -76,6 +76,7 @@ def crash_everywhere(
         BrokenPromiseError: A run ended otherwise; tells the first one's story.
         RehearsalError: The test can't be run as it is written.
     """
+    __tracebackhide__ = True  # pytest shows the caller's line, not ours
     trial = Trial(command, receiver, script=script, options=options)
     return apart(lambda: _everywhere(trial, check, compare))
 
@@ -86,6 +87,7 @@ def quiet_run(trial: Trial, promises: Promises, what: str) -> Run:
     Raises:
         BrokenPromiseError: It does not, or the two runs differ.
     """
+    __tracebackhide__ = True
     quiet, again = trial.run(strict=True), trial.run()
     problem = promises.broken(quiet, None)
     if problem is None and quiet.timeline != again.timeline:
@@ -110,6 +112,15 @@ def _differs(quiet: Run, again: Run, compare: Compare | None) -> Problem | None:
     where = first_difference(quiet, again)
     if not where and quiet.world == again.world:
         return None
+    if " was called with " in where:
+        return Problem(
+            "chance",
+            f"two runs in which nothing went wrong differ: {where}",
+            "what exec draws (uuid4, random, the clock) it draws again when it runs "
+            "again after a crash, and the service is asked for another thing under "
+            "the same key. Draw it in a step, whose outcome is recorded; and let the "
+            "fakes of the test count instead of drawing",
+        )
     return Problem(
         "chance",
         "two runs in which nothing went wrong differ: "
@@ -123,6 +134,7 @@ def _differs(quiet: Run, again: Run, compare: Compare | None) -> Problem | None:
 def _everywhere(
     trial: Trial, check: Check | None, compare: Compare | None
 ) -> CrashReport:
+    __tracebackhide__ = True
     promises = Promises(check, compare, alike=True)
     quiet = quiet_run(trial, promises, "crash_everywhere")
     promises.undoable = set(quiet.undone)

@@ -9,7 +9,7 @@ the first that breaks a promise:  drop fault after fault as long as it still doe
 import os
 import shlex
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -103,6 +103,7 @@ def explore(
             and what repeats it.
         RehearsalError: The test can't be run as it is written.
     """
+    __tracebackhide__ = True  # pytest shows the caller's line, not ours
     seed = _number(SEED, seed)
     chosen = range(_number(SEEDS, seeds) or 0) if seed is None else [seed]
     trial = Trial(command, receiver, script=script, options=options)
@@ -127,11 +128,13 @@ class _Exploration:
         self._quiet: dict[frozenset[str], Run] = {}
 
     def explore(self, seeds: Sequence[int]) -> ExploreReport:
-        ground = self._survey()
+        """Run *seeds*, and judge each."""
+        __tracebackhide__ = True
+        grounds = self._survey()
         report = ExploreReport(named(self._trial.command), len(seeds))
         killed: set[Moment] = set()
         for seed in seeds:
-            faults = draw(seed, ground)
+            faults = draw(seed, grounds)
             run, happened = self._run(faults, seed)
             problem = self._judge(run, happened)
             if problem is not None:
@@ -144,33 +147,19 @@ class _Exploration:
         report.moments = len(killed)
         return report
 
-    def _survey(self) -> Ground:
+    def _survey(self) -> list[Ground]:
         """Get to know the saga: as it is, cancelled at its end, each step refused."""
         quiet = quiet_run(self._trial, self._promises, "explore")
         self._quiet[frozenset()] = quiet
         steps = dict.fromkeys(call.step for call in quiet.calls if not call.undo)
-        runs = [quiet, *self._cancelled(quiet)]
-        runs += [
-            self._run([Fault("refuse", Moment(step, 0))], 0)[0]
-            for step in list(steps)[:STEPS_MAX]
-        ]
-        calls = dict.fromkeys(call.step for run in runs for call in run.calls)
-        self._promises.undoable = {step for run in runs for step in run.undone}
-        return Ground(
-            steps=[step for step in calls if not step.endswith("/undo")],
-            undos=[step for step in calls if step.endswith("/undo")],
-            moments=list(
-                dict.fromkeys(
-                    Moment(moment.what, 0) for run in runs for moment in run.moments
-                )
-            ),
-        )
-
-    def _cancelled(self, quiet: Run) -> Iterator[Run]:
-        """Run until the last step is called, and have all of it undone."""
-        if quiet.calls:
-            last = [m for m in quiet.moments if m.what.endswith("was called")][-1]
-            yield self._run([Fault("cancel", last)], 0)[0]
+        ways = [[Fault("refuse", Moment(step, 0))] for step in list(steps)[:STEPS_MAX]]
+        if steps:
+            last = [m for m in quiet.moments if m.what.endswith(" was called")][-1]
+            ways.append([Fault("cancel", last)])
+        runs = [(way, self._run(way, 0)[0]) for way in ways]
+        runs.insert(0, ([], quiet))
+        self._promises.undoable = {step for _, run in runs for step in run.undone}
+        return [_ground(way, run) for way, run in runs]
 
     def _run(
         self, faults: Sequence[Fault], seed: int, *, looking: bool = False
@@ -209,7 +198,7 @@ class _Exploration:
             f"    {number}. {fault}" for number, fault in enumerate(happened, 1)
         )
         dropped = len(faults) - len(happened)
-        fewer = f" ({dropped} more were dropped, in {tries} tries)" if dropped else ""
+        fewer = f" ({dropped} dropped, in {tries} tries)" if dropped else ""
         return BrokenPromiseError(
             f"{named(self._trial.command)} breaks a promise: seed {seed}\n\n"
             f"What it takes{fewer}:\n{told or '    nothing at all'}\n\n"
@@ -237,6 +226,16 @@ class _Exploration:
                     faults, shrinking = fewer, True
                     break
         return faults, tries
+
+
+def _ground(way: list[Fault], run: Run) -> Ground:
+    calls = dict.fromkeys(call.step for call in run.calls)
+    return Ground(
+        way=way,
+        steps=[step for step in calls if not step.endswith("/undo")],
+        undos=[step for step in calls if step.endswith("/undo")],
+        moments=list(dict.fromkeys(moment.what for moment in run.moments)),
+    )
 
 
 def _again(seed: int) -> str:

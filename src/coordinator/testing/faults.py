@@ -62,20 +62,30 @@ def _ordinal(index: int) -> str:
 
 @dataclass
 class Ground:
-    """What is known of a saga: where faults can be put."""
+    """What is known of one way that a saga can go: where faults can be put."""
 
+    way: list[Fault]
+    """What makes it go there: a refusal, a cancel, or nothing."""
     steps: list[str]
     """That are called, in their order."""
     undos: list[str]
-    moments: list[Moment]
+    moments: list[str]
 
 
-def draw(seed: int, ground: Ground) -> list[Fault]:
-    """Draw a schedule: first which kinds there are and how many, then each of them."""
+def draw(seed: int, grounds: Sequence[Ground]) -> list[Fault]:
+    """Draw a schedule: first the way and the kinds, then how many, then each of them.
+
+    The way goes first, for what a saga does behind a refusal, say, is a small part of
+    all that it may do, and would else hardly ever be hit.
+    """
     chance = random.Random(f"explore/{seed}")  # noqa: S311 -- a seed is to repeat
     kinds = [kind for kind in KINDS if chance.random() < 0.5]
     kinds = kinds or [chance.choice(KINDS)]
-    faults: dict[Moment, Fault] = {}
+    ground = chance.choice(grounds)
+    faults = {fault.at: fault for fault in ground.way}
+    if any(fault.kind == "cancel" for fault in ground.way) and "cancel" in kinds:
+        kinds.remove("cancel")
+        kinds = kinds or ["crash"]
     for _ in range(chance.choice(COUNTS)):
         kind = chance.choice(kinds)
         if kind == "cancel":
@@ -83,7 +93,7 @@ def draw(seed: int, ground: Ground) -> list[Fault]:
             kinds = kinds or ["crash"]
         if kind in {"crash", "cancel"}:
             nth = chance.choice(NTHS)
-            at = Moment(chance.choice(ground.moments).what, nth)
+            at = Moment(chance.choice(ground.moments), nth)
         else:
             undos = [] if kind == "refuse" else ground.undos
             places = [*ground.steps, *undos]

@@ -44,15 +44,22 @@ LIMIT: Duration = "1d"
 
 def apart(work: Callable[[], T], pool: ThreadPoolExecutor | None = None) -> T:
     """Call *work*; in a thread if a loop runs in this one, which can't run another."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
+    __tracebackhide__ = True  # pytest shows the caller's line, not ours
+    if not _loop_runs():
         return work()
     context = contextvars.copy_context()
     if pool is not None:
         return pool.submit(context.run, work).result()
     with ThreadPoolExecutor(1, "rehearsal") as own:
         return own.submit(context.run, work).result()
+
+
+def _loop_runs() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 class Clock:
@@ -123,10 +130,9 @@ class Rehearsal(Generic[ReceiverT]):
         return self._apart(work)
 
     def _apart(self, work: Callable[[], T]) -> T:
+        __tracebackhide__ = True
         if self._pool is None:
-            try:
-                asyncio.get_running_loop()
-            except RuntimeError:
+            if not _loop_runs():
                 return work()
             # One for all: a fake may hold what belongs to a thread.
             self._pool = ThreadPoolExecutor(1, "rehearsal")
