@@ -58,7 +58,8 @@ coverage: $(STAMP) ## branch coverage; the pure core and the journal must have a
 PURE := src/coordinator/admission.py,src/coordinator/batch.py,$\
   src/coordinator/culprits.py,src/coordinator/door.py,$\
   src/coordinator/errors.py,src/coordinator/model.py,src/coordinator/records.py,$\
-  src/coordinator/retry.py,src/coordinator/saga.py,src/coordinator/state.py,$\
+  src/coordinator/retry.py,src/coordinator/saga.py,src/coordinator/sharing.py,$\
+  src/coordinator/state.py,$\
   src/coordinator/values.py,src/coordinator/journals/*,src/coordinator/commit.py,$\
   src/coordinator/log.py,src/cmdstream/wire.py,src/cmdstream/codec.py,$\
   src/cmdstream/protocol.py,src/cmdstream/pending.py,src/cmdstream/codecs/*

@@ -317,10 +317,8 @@ class Engine:
 
     def _join(self, run: Run, caller: Caller) -> None:
         # Those who left without an answer would otherwise pile up as they ask again.
-        for other in run.callers:
-            if other.gone:
-                other.forget()
-        run.callers = (*(c for c in run.callers if not c.gone), caller)
+        run.forget_gone()
+        run.callers = (*run.callers, caller)
         if not run.durable:
             return  # told with the others when it is
         tell(caller.accepted, run.state.id)
@@ -428,7 +426,9 @@ class Engine:
                     del self._runs[state.id]
                 run.tell_over()
             self._open_door()
-        elif not self._closing and run not in self.schedule:
+            return
+        run.rest()
+        if not self._closing and run not in self.schedule:
             # An operator changed its state while it ran or was being put down, or a bug
             # of ours did; either way it must not be forgotten.
             self.schedule.later(run, self.retry)
@@ -447,6 +447,7 @@ class Engine:
         except DecodeError as error:
             return saga.Stuck(f"{error}{MEND}")
         assert self.journal is not None
+        run.failures = failures = dict(run.failures)
         steps = Steps(
             self,
             run.state,
@@ -454,12 +455,12 @@ class Engine:
             saga.Attempt(run.state, first=run.fresh, patient=run.patient),
             journal_id=self.journal.id,
             epoch=run.log.partition.epoch,
-            failures=run.failures,
+            failures=failures,
             passed=functools.partial(self._passed, run),
         )
         run.fresh = False
         run.execution = Execution(
-            command, self, run.state, run.log.append, steps, run.failures
+            command, self, run.state, run.log.append, steps, failures
         )
         return None
 
@@ -486,9 +487,7 @@ class Engine:
     def _resume(self, run: Run) -> None:
         """Run a workflow that an operator wants to go on, now."""
         self._count(run, counted=True)
-        run.failures.clear()
-        run.delays = 0
-        run.last_error = ""
+        run.forgive()
         self.schedule.remove(run)
         self._start(run)
 

@@ -186,13 +186,17 @@ class Losses:
             return
         state = self.state.workflows[workflow]
         self._make_way(state, record)
-        started = set(state.started)
+        known_steps = set(state.started)
         if not self._apply(position, record):
             self._mark(workflow, self._why(record))
-        for step in state.started.keys() - started:
+        if state.started.keys() - known_steps:
             # It counts the outcomes before it. Those that are lost come again before
             # `exec` asks for it, and must not be kept from it until then.
-            state.started[step] += self._outcomes[workflow]
+            lost = self._outcomes[workflow]
+            state.started = {
+                step: before if step in known_steps else before + lost
+                for step, before in state.started.items()
+            }
         if isinstance(record, Finished):
             self._marked.pop(workflow, None)
 

@@ -2,8 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
@@ -11,6 +11,7 @@ from coordinator.errors import CoordinatorError
 from coordinator.execution import Execution
 from coordinator.log import Log
 from coordinator.model import Direction, EndStatus, StepId, WorkflowId
+from coordinator.sharing import shared_map, shared_text
 from coordinator.state import WorkflowState
 
 __all__ = ["Caller", "Outcome", "Run", "Submission", "WorkflowInfo", "refuse", "tell"]
@@ -18,6 +19,10 @@ __all__ = ["Caller", "Outcome", "Run", "Submission", "WorkflowInfo", "refuse", "
 _LOGGER = logging.getLogger("coordinator")
 
 T = TypeVar("T")
+
+Failures: TypeAlias = Mapping[tuple[StepId, Direction], int]
+"""How often each step was unknown in a row."""
+NO_FAILURES: Failures = shared_map({})
 
 
 class Submission(msgspec.Struct, frozen=True):
@@ -89,7 +94,11 @@ def refuse(callers: Iterable[Caller], error: CoordinatorError) -> None:
 
 
 class Run:
-    """One unfinished workflow in memory."""
+    """One unfinished workflow in memory.
+
+    There may be 100,000 that are delayed: what is kept of those is shared where they
+    are alike, see `rest`.
+    """
 
     __slots__ = (
         "callers",
@@ -119,7 +128,7 @@ class Run:
         self.command: Any = None
         self.task: asyncio.Task[None] | None = None
         self.execution: Execution | None = None
-        self.failures: dict[tuple[StepId, Direction], int] = {}
+        self.failures = NO_FAILURES
         self.fresh = False
         """Accepted by this process, and never run."""
         self.patient = False
@@ -128,6 +137,26 @@ class Run:
         """Runs in a row that ended delayed without a new outcome."""
         self.known = 0
         """Outcomes that were recorded when the last run ended."""
+        self.last_error = ""
+
+    def rest(self) -> None:
+        """Keep no more than is needed until it runs again."""
+        self.failures = shared_map(self.failures)
+        self.last_error = shared_text(self.last_error)
+        if self.callers:
+            self.forget_gone()
+
+    def forget_gone(self) -> None:
+        """Forget the callers who left without an answer."""
+        for caller in self.callers:
+            if caller.gone:
+                caller.forget()
+        self.callers = tuple(caller for caller in self.callers if not caller.gone)
+
+    def forgive(self) -> None:
+        """Forget what went wrong: a person says that it goes now."""
+        self.failures = NO_FAILURES
+        self.delays = 0
         self.last_error = ""
 
     def tell_accepted(self) -> None:

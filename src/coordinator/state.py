@@ -23,7 +23,7 @@ accepted before the checkpoint; otherwise the journal is not ours.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeAlias, TypeGuard, assert_never
 
 import msgspec
@@ -53,6 +53,7 @@ from coordinator.records import (
     Stuck,
     WorkflowRecord,
 )
+from coordinator.sharing import shared_map
 
 __all__ = [
     "NO_CHECKPOINT",
@@ -99,9 +100,8 @@ class WorkflowState(msgspec.Struct, gc=False):
     aborting: Aborting | None = None
     stuck: Stuck | None = None
     finished: Finished | None = None
-    started: dict[StepId, int] = {}
-    """The steps that a `Started` names, in order; how many outcomes were recorded
-    before it did."""
+    started: Mapping[StepId, int] = {}
+    """The steps that a `Started` names, in order; how many outcomes came before it."""
 
     def outcome(
         self, step: StepId, direction: Direction = Direction.DO
@@ -192,10 +192,7 @@ class WorkflowState(msgspec.Struct, gc=False):
                 self.cancelled = record
                 self.stuck = None
             case Started():
-                for name, occurrence in record.steps:
-                    self.started.setdefault(
-                        StepId(name, occurrence), len(self.outcomes)
-                    )
+                self.started = self._named(record)
             case Carried():
                 self.outcomes = {_key(outcome): outcome for outcome in record.outcomes}
                 self.cancelled = record.cancelled
@@ -208,6 +205,13 @@ class WorkflowState(msgspec.Struct, gc=False):
                 }
             case _:
                 assert_never(record)
+
+    def _named(self, record: Started) -> Mapping[StepId, int]:
+        """Return `started` with what *record* names."""
+        started = dict(self.started)
+        for step in record.steps:
+            started.setdefault(StepId(*step), len(self.outcomes))
+        return started if len(started) > 1 else shared_map(started)
 
     def _may_follow(self, record: Record) -> TypeGuard[_Turn]:
         match record:
