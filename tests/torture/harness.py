@@ -143,8 +143,8 @@ def torture(
     """
     verdict = Verdict(harness.name, harness.unit)
     begun_s = time.monotonic()
-    progress = _progress(verdict, begun_s)
     every = list(harness.cases(count, seed))
+    progress = _progress(verdict, len(every), begun_s)
     if minutes is not None:
         random.Random(seed).shuffle(every)
     cases = iter(every)
@@ -182,14 +182,19 @@ def _take(verdict: Verdict, case: str, result: Result, seed: int) -> None:
             print(failure, file=sys.stderr, flush=True)
 
 
-def _progress(verdict: Verdict, begun_s: float) -> Iterator[None]:
+def _progress(verdict: Verdict, cases: int, begun_s: float) -> Iterator[None]:
+    """Tell how far it is: all the time on a terminal, once a minute elsewhere."""
     told_s = begun_s
     on_terminal = sys.stderr.isatty()
+    every_s = _PROGRESS_S if on_terminal else 60 * _PROGRESS_S
     while True:
         yield
         now_s = time.monotonic()
-        if on_terminal and now_s - told_s > _PROGRESS_S:
+        if now_s - told_s > every_s:
             told_s = now_s
-            rate = verdict.count / (now_s - begun_s)
-            said = f"{verdict.harness}: {verdict.count} {verdict.unit}, {rate:.1f}/s"
-            print(f"\r{said} ", end="", file=sys.stderr, flush=True)
+            said = (
+                f"{verdict.harness}: {verdict.cases} of {cases} cases, {verdict.count} "
+                f"{verdict.unit}, {verdict.count / (now_s - begun_s):.1f}/s"
+            )
+            line = f"\r{said} " if on_terminal else f"{said}\n"
+            print(line, end="", file=sys.stderr, flush=True)
