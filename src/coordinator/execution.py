@@ -105,31 +105,33 @@ class Execution:
             raise
         except BaseException as raised:  # noqa: BLE001 -- user code: anything may come
             error = raised
-        await steps.settle()
+        if steps.end():
+            await steps.settle()
         if steps.abandoned:
             raise asyncio.CancelledError
         if isinstance(self._attempt.stopped_by, JournalError):
             raise self._attempt.stopped_by
         try:
-            return await self._judge(result, error)
+            verdict = self._judge(result, error) or await self._turn_back(error)
+            if isinstance(verdict, Ended):
+                await self._append(verdict.finished)
         except EncodeError as unstorable:
             return _stuck(f"how it ended: {unstorable}{MEND}")
+        return verdict
 
-    async def _judge(self, result: Any, error: BaseException | None) -> Verdict:
+    def _judge(self, result: Any, error: BaseException | None) -> Verdict | None:
+        """Say what came of it; None if the workflow turns back."""
         attempt = self._attempt
         if attempt.stopped_by is not None:
             return self._judge_stop(attempt.stopped_by)
-        if self._state.aborting is not None:
-            return await self._compensate(error)
-        if attempt.mode is _CANCELLING:
-            return await self._turn_back_cancelled(error)
+        if self._state.aborting is not None or attempt.mode is _CANCELLING:
+            return None
         if attempt.unwound:
             return Parked()
         if error is None:
-            return await self._finish(self._completion(result))
-        refusal = attempt.refusal_in(error)
-        if refusal is not None:
-            return await self._turn_back(refusal)
+            return self._completion(result)
+        if attempt.refusal_in(error) is not None:
+            return None
         if isinstance(error, CommandDelayed):
             return self._judge_stop(error)
         return _stuck(f"exec raised {describe(error)}")
@@ -162,7 +164,7 @@ class Execution:
             return ""
         return f"; still done: {', '.join(map(str, standing))}"
 
-    def _completion(self, result: Any) -> Finished | Stuck:
+    def _completion(self, result: Any) -> Ended | Stuck:
         attempt = self._attempt
         if attempt.numbered > len(attempt.asked):
             forgotten = ", ".join(map(str, attempt.forgotten()))
@@ -185,23 +187,23 @@ class Execution:
                 f"workflow {self._state.id} completed without asking for "
                 f"{', '.join(ignored)}, which an earlier version of its code did"
             )
-        return Finished(
-            self._state.position,
-            _COMPLETED,
-            data,
-            self._host.now(),
-            ignored,
+        return Ended(
+            Finished(self._state.position, _COMPLETED, data, self._host.now(), ignored)
         )
-
-    async def _finish(self, finished: Finished | Stuck) -> Verdict:
-        if isinstance(finished, Stuck):
-            return finished
-        await self._append(finished)
-        return Ended(finished)
 
     # -- turning back ----------------------------------------------------------------
 
-    async def _turn_back(self, refusal: Refused) -> Verdict:
+    async def _turn_back(self, error: BaseException | None) -> Verdict:
+        if self._state.aborting is not None:
+            return await self._compensate(error)
+        if self._attempt.mode is _CANCELLING:
+            return await self._turn_back_cancelled(error)
+        assert error is not None
+        refusal = self._attempt.refusal_in(error)
+        assert refusal is not None
+        return await self._turn_back_refused(refusal)
+
+    async def _turn_back_refused(self, refusal: Refused) -> Verdict:
         """Write down the decision; only then undo."""
         missing = self._missing(refusal)
         if missing is not None:
@@ -291,9 +293,7 @@ class Execution:
             end, value = EndStatus.CANCELLED, reason
         else:
             end, value = EndStatus.COMPENSATED, state.aborting.refusal
-        return await self._finish(
-            Finished(state.position, end, value, self._host.now())
-        )
+        return Ended(Finished(state.position, end, value, self._host.now()))
 
 
 def _stuck(reason: str) -> Stuck:

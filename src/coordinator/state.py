@@ -168,10 +168,13 @@ class WorkflowState(msgspec.Struct, gc=False):
         Raises:
             InvalidRecordError: As `apply`.
         """
-        key = _key(outcome)
+        undone = outcome.direction is _UNDO
+        key: OutcomeKey = (outcome.step, outcome.occurrence)
+        if undone or outcome.status is _NOTED:
+            key = _key(outcome)
         if (
             key in self.outcomes
-            or (outcome.direction is _UNDO) is (self.aborting is None)
+            or undone is (self.aborting is None)
             or self.stuck is not None
             or self.finished is not None
         ):

@@ -131,8 +131,8 @@ class Steps(Reins):
         self.attempt = attempt
         self.undoable: dict[StepId, Step[Any]] = {}
         """The steps asked for that have an undo."""
-        self.number = attempt.number
-        """Return the identity of the next step of a name."""
+        self.number, self.renumber = attempt.number, attempt.renumber
+        """See `workflow.Runner`."""
         self._host = host
         # Handed on wherever asyncio would look for it: before Python 3.12 that asks the
         # system for the process id, several times per step.
@@ -148,21 +148,26 @@ class Steps(Reins):
         self._holds = 0
         self._unwinds: dict[asyncio.Task[Any] | None, int] = {}
 
-    def renumber(self, step: StepId, name: str) -> StepId:
-        """Give a step that was just numbered another name."""
-        return self.attempt.renumber(step, name)
-
     # -- from outside ----------------------------------------------------------------
 
     def begin(self) -> None:
         """`exec` begins, in the task that calls this."""
         self._task = asyncio.current_task(self._loop)
 
-    async def settle(self) -> None:
-        """`exec` ended: start nothing more, and wait until nothing is in flight."""
+    def end(self) -> bool:
+        """`exec` ended: start nothing more. True if there is something to `settle`."""
         self._task = None
         attempt = self.attempt
         attempt.ending = True
+        if self._calls or attempt.awaited:
+            return True
+        attempt.close()
+        self._release()
+        return False
+
+    async def settle(self) -> None:
+        """Wait until nothing is in flight; `exec` ended."""
+        attempt = self.attempt
         if attempt.patient and attempt.awaited and not attempt.closed:
             # `exec` may not be the one to ask for that: a task which it left may be.
             await self._keep(len(self._state.outcomes), self._host.step_timeout_s)
@@ -320,7 +325,8 @@ class Steps(Reins):
 
     def _release(self) -> None:
         self._released = True
-        self._let_go()
+        if self._held:
+            self._let_go()
 
     # -- calls -----------------------------------------------------------------------
 

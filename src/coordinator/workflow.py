@@ -95,7 +95,7 @@ class Names:
     """
 
     def __init__(self, receiver: object) -> None:
-        self._callees: dict[Any, Callee] = {}
+        self._callees: dict[Callable[..., Any], Callee] = {}
         self._results: dict[type[Any], Any] = {}
         # The objects are kept, so that no id is used a second time.
         self._gateways = list(_attributes(receiver))
@@ -103,31 +103,23 @@ class Names:
 
     def of(self, function: Callable[..., Any]) -> Callee:
         """Return what is known of *function*."""
-        owner = getattr(function, "__self__", None)
-        key = (
-            function
-            if owner is None
-            # What is not written in Python has no function behind it, but a name.
-            else (
-                getattr(function, "__func__", getattr(function, "__name__", None)),
-                id(owner),
-            )
-        )
         try:
-            callee = self._callees.get(key)
+            # A bound method is equal to another of the same function and the same
+            # object (not: an equal one), so it need not be the one that was kept.
+            callee = self._callees.get(function)
         except TypeError:  # not hashable: a callable object that defines __eq__
             return self._find(function)
         if callee is None:
             callee = self._find(function)
-            # Only what lives as long as the receiver: an id may be used again, and
-            # functions made in functions would pile up.
+            # Only what lives as long as the receiver: others would pile up.
+            owner = getattr(function, "__self__", None)
             lasting = (
                 "<locals>" not in getattr(function, "__qualname__", "<locals>")
                 if owner is None
                 else id(owner) in self._services
             )
             if lasting:
-                self._callees[key] = callee
+                self._callees[function] = callee
         return callee
 
     def result_type(self, command: Any) -> Any:
