@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from coordinator.log import LogOptions
     from coordinator.model import Retry
     from coordinator.options import EngineOptions as Options
+    from coordinator.replay import ReplayedOutcome
     from coordinator.workflow import Command, Step, Workflow
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "NotAcceptedError",
     "Options",
     "Refused",
+    "ReplayedOutcome",
     "Retry",
     "Step",
     "StepContext",
@@ -59,6 +61,7 @@ _HOMES = {
     "Handle": "app",
     "LogOptions": "log",
     "Options": "options",
+    "ReplayedOutcome": "replay",
     "Retry": "model",
     "Step": "workflow",
     "StepContext": "context",

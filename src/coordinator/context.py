@@ -33,6 +33,8 @@ class StepContext(msgspec.Struct, frozen=True):
     """How many attempts of this step came before in this process, from 0."""
     trace: str = ""
     """The W3C ``traceparent`` to hand on; empty if the command came without one."""
+    replay: bool = False
+    """Whether this is ``coordinator replay``, telling a service again what it did."""
 
 
 # The engine sets it directly: one `set` per attempt, of something that makes the

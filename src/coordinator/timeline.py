@@ -43,7 +43,16 @@ from coordinator.records import (
 )
 from coordinator.state import InvalidRecordError, WorkflowState
 
-__all__ = ["Decision", "Restart", "Step", "Timeline", "build_timeline", "readable"]
+__all__ = [
+    "Decision",
+    "Restart",
+    "Step",
+    "Timeline",
+    "build_timeline",
+    "command_of",
+    "readable",
+    "refusal_of",
+]
 
 _STATUS = {
     OutcomeStatus.DONE: "done",
@@ -315,7 +324,7 @@ class _Builder:
             status=_STATUS[outcome.status],
             at=outcome.at,
             after_us=after,
-            value=_refusal(outcome.value) if refused else readable(outcome.value),
+            value=refusal_of(outcome.value) if refused else readable(outcome.value),
             restarts=self._restarted,
         )
 
@@ -350,7 +359,7 @@ class _Builder:
             status=state.describe(),
             accepted_at=state.accepted.at,
             ended_at=None if finished is None else finished.at,
-            command=_command(state.accepted),
+            command=command_of(state.accepted),
             result=readable(finished.value) if finished and completed else None,
             reason=self._reason if stuck is None else stuck.reason,
             steps=(*self._steps, *self._unknown(state)),
@@ -363,7 +372,8 @@ class _Builder:
         )
 
 
-def _refusal(data: bytes) -> Any:
+def refusal_of(data: bytes) -> Any:
+    """Return why a service refused, as it is recorded in *data*."""
     try:
         refusal: values.Refusal = values.decode(data, values.Refusal)
     except DecodeError:
@@ -371,7 +381,8 @@ def _refusal(data: bytes) -> Any:
     return refusal.reason or refusal.type.rpartition(".")[2]
 
 
-def _command(accepted: Accepted) -> Any:
+def command_of(accepted: Accepted) -> Any:
+    """Return the command's fields, as plain values."""
     if accepted.codec != "json":
         return readable(accepted.payload)
     try:

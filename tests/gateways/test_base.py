@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -309,6 +310,8 @@ def test_a_timeout_must_be_more_than_nothing(timeout_s: float) -> None:
 
 def test_the_headers_of_a_call_are_the_key_the_epoch_and_the_trace() -> None:
     assert call_headers(STEP) == {"Idempotency-Key": "k-1", "Coordinator-Epoch": "7"}
+    again = msgspec.structs.replace(STEP, replay=True)
+    assert call_headers(again)["Coordinator-Replay"] == "true"
 
 
 @given(st.text(), st.text())

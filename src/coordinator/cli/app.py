@@ -397,6 +397,52 @@ def journal_repair(
 
 
 @app.command()
+def replay(  # noqa: PLR0913, PLR0917 -- one per option
+    service: Annotated[
+        str, typer.Option(metavar="NAME", help="Whose outcomes, e.g. payments.")
+    ],
+    to: Annotated[
+        str, typer.Option(metavar="MODULE:FUNCTION", help="Gets one at a time.")
+    ],
+    journal: JournalOption = None,
+    archive: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER", help="Of the journal; archive/ in it by default."
+        ),
+    ] = None,
+    since: Annotated[
+        str, typer.Option(metavar="TIME", help="Recorded then or later.")
+    ] = "",
+    until: Annotated[str, typer.Option(metavar="TIME", help="Recorded before.")] = "",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Count, and show the first few.")
+    ] = False,
+    rate: Annotated[
+        str, typer.Option(metavar="RATE", help="At most, e.g. 100/s.")
+    ] = "",
+    state: Annotated[
+        str | None, typer.Option(metavar="FILE", help="To go on where it ended.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Tell a service that lost its data what it had done."""
+    from coordinator.cli import replaying
+
+    options = replaying.ReplayOptions(
+        service=service,
+        to=to,
+        archive=archive,
+        since=since,
+        until=until,
+        dry_run=dry_run,
+        rate=rate,
+        state=state,
+    )
+    raise typer.Exit(replaying.replay(journal, options, as_json=as_json))
+
+
+@app.command()
 def doctor(journal: JournalOption = None, as_json: JsonOption = False) -> None:
     """Check disk, clock, journal and server; exits with 1 on a problem."""
     from coordinator.cli.doctor import doctor as examine

@@ -10,6 +10,7 @@ import inspect
 import operator
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeGuard
@@ -18,7 +19,7 @@ from coordinator.app import Coordinator
 from coordinator.cli.exits import CliError, ExitCode
 from coordinator.errors import CommandTypeError
 
-__all__ = ["load_target"]
+__all__ = ["load_function", "load_target"]
 
 
 def load_target(target: str) -> Coordinator[Any]:
@@ -33,19 +34,7 @@ def load_target(target: str) -> Coordinator[Any]:
     Raises:
         CliError: There is no such thing, or making it raised.
     """
-    name, colon, path = target.partition(":")
-    if not (name and colon and path):
-        raise _usage(
-            f"{target!r} is not of the form module:object; "
-            f"write e.g. shop.app:coordinator"
-        )
-    module = _import(name)
-    try:
-        found: Any = operator.attrgetter(path)(module)
-    except AttributeError:
-        raise _usage(
-            f"module {name} ({_file_of(module)}) has no {path!r}{_hint(module)}"
-        ) from None
+    found = _find(target)
     if callable(found) and not _is_coordinator(found):
         found = _call(found, target)
     if not _is_coordinator(found):
@@ -54,6 +43,35 @@ def load_target(target: str) -> Coordinator[Any]:
             f"function that returns one"
         )
     return found
+
+
+def load_function(target: str) -> Callable[..., Any]:
+    """Import the function that *target* names, as ``module:function``.
+
+    Raises:
+        CliError: There is no such thing, or it can't be called.
+    """
+    found = _find(target)
+    if not callable(found):
+        raise _usage(f"{target} is a {type(found).__name__}, not a function")
+    function: Callable[..., Any] = found
+    return function
+
+
+def _find(target: str) -> Any:
+    name, colon, path = target.partition(":")
+    if not (name and colon and path):
+        raise _usage(
+            f"{target!r} is not of the form module:object; "
+            f"write e.g. shop.app:coordinator"
+        )
+    module = _import(name)
+    try:
+        return operator.attrgetter(path)(module)
+    except AttributeError:
+        raise _usage(
+            f"module {name} ({_file_of(module)}) has no {path!r}{_hint(module)}"
+        ) from None
 
 
 def _is_coordinator(found: object) -> TypeGuard[Coordinator[Any]]:

@@ -308,7 +308,8 @@ def call_headers(step: StepContext) -> dict[str, str]:
     ``Idempotency-Key``, ``Coordinator-Epoch`` (the fencing token) and, if the command
     came with one, ``traceparent``. A key is free to hold what a header may not (a
     user's ``.named(..., key=...)`` is part of it): such characters are percent-encoded,
-    and so is the percent sign, which keeps different keys different.
+    and so is the percent sign, which keeps different keys different. In a replay
+    ``Coordinator-Replay: true``, too.
     """
     headers = {
         "Idempotency-Key": _header_value(step.idempotency_key),
@@ -316,6 +317,8 @@ def call_headers(step: StepContext) -> dict[str, str]:
     }
     if step.trace:
         headers["traceparent"] = _header_value(step.trace)
+    if step.replay:
+        headers["Coordinator-Replay"] = "true"
     return headers
 
 
