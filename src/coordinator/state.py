@@ -168,13 +168,10 @@ class WorkflowState(msgspec.Struct, gc=False):
         Raises:
             InvalidRecordError: As `apply`.
         """
-        undone = outcome.direction is _UNDO
-        key: OutcomeKey = (outcome.step, outcome.occurrence)
-        if undone or outcome.status is _NOTED:
-            key = _key(outcome)
+        key = _key(outcome)
         if (
             key in self.outcomes
-            or undone is (self.aborting is None)
+            or (outcome.direction is _UNDO) is (self.aborting is None)
             or self.stuck is not None
             or self.finished is not None
         ):
