@@ -28,6 +28,8 @@ from collections import OrderedDict, deque
 from collections.abc import Collection, Hashable, Iterator
 from collections.abc import Set as AbstractSet
 
+from coordinator.rare import sometimes
+
 __all__ = ["Admission", "Suspension"]
 
 
@@ -137,6 +139,7 @@ class Admission:
         """Suspend *service*, which *command* found blocked and now waits for."""
         suspension = self.suspensions.get(service)
         if suspension is None:
+            sometimes("service suspended")
             suspension = Suspension(service, self._probes, self._interval_s)
             self.suspensions[service] = suspension
         suspension.blocked(command)
@@ -154,8 +157,11 @@ class Admission:
         mine = self._of(command)
         for suspension in mine:
             if not suspension.may_try(command, now_s):
+                sometimes("no probe left")
                 suspension.parked[command] = None
                 return False
+        if mine:
+            sometimes("probe")
         for suspension in mine:
             suspension.take(command, now_s)
         return True
@@ -197,6 +203,8 @@ class Admission:
         if suspension is None:
             return False
         first = not suspension.answering
+        if first:
+            sometimes("suspended service answers")
         suspension.passed()
         self._release(suspension, command)
         return first

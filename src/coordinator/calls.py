@@ -13,6 +13,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from coordinator.context import _CURRENT, StepContext
 from coordinator.errors import CommandDelayed, Refused
+from coordinator.rare import sometimes
 from coordinator.threads import Threads
 from coordinator.values import storable
 
@@ -154,6 +155,7 @@ def go_on(
         return result
     with suppress(RuntimeError):  # it catches GeneratorExit, too
         coroutine.close()
+    sometimes("reins cut")
     raise reins.cut
 
 

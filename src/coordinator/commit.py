@@ -27,6 +27,7 @@ from coordinator.errors import (
     UncertainError,
 )
 from coordinator.ports import Partition
+from coordinator.rare import sometimes
 from coordinator.records import Record, encode_record
 
 __all__ = ["GROUP_RECORDS_MAX", "GROUP_SIZE_MAX", "Durable", "GroupCommit"]
@@ -199,6 +200,7 @@ class GroupCommit:
                 # one goes into the same group.
                 self._writer = self._loop.create_task(self._write())
         elif group.size + len(data) > GROUP_SIZE_MAX:
+            sometimes("group full by its size")
             self._closed.append(group)
             group = self._open = _Group(self._loop)
         group.records.append(data)
@@ -206,6 +208,7 @@ class GroupCommit:
         self.size += len(data)
         self.next += 1
         if len(group.records) >= GROUP_RECORDS_MAX:
+            sometimes("group full by its count")
             self._closed.append(group)
             self._open = None
         return group.done
@@ -295,9 +298,11 @@ class GroupCommit:
                 await partition.write(batch)
             except JournalFullError as error:
                 if not self._patient:
+                    sometimes("write given up, to close on a full disk")
                     raise JournalClosedError(
                         f"closed while waiting: {error}"
                     ) from error
+                sometimes("write waits for space")
                 # Nothing was written and the handle lives, so the same batch may be
                 # tried again. Its waiters wait: they are what is running; new
                 # commands are refused at the door, by `Partition.full`.
@@ -306,6 +311,8 @@ class GroupCommit:
                 return
 
     def _fail(self, group: _Group, error: JournalError) -> None:
+        if isinstance(error, UncertainError):
+            sometimes("uncertain write")
         self.failure = error
         for failed in (group, *self._closed, *([self._open] if self._open else [])):
             failed.done.finish(error)

@@ -16,6 +16,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+from coordinator.rare import sometimes
+
 __all__ = ["Door"]
 
 T = TypeVar("T")
@@ -57,7 +59,9 @@ class Door(Generic[T, C]):
         nobody's.
         """
         place = self._keyed.get((type_, key)) if key else None
-        if place is None:
+        if place is not None:
+            sometimes("two at the door under one key")
+        else:
             self._counter += 1
             self._count += 1
             place = _Place[T, C](self._counter, type_, key, thing)
@@ -97,6 +101,7 @@ class Door(Generic[T, C]):
             return False
         del place.callers[caller]
         if not place.callers:
+            sometimes("last caller left the door")
             self._remove(place)
         return True
 

@@ -27,6 +27,7 @@ from coordinator.errors import (
     Refused,
 )
 from coordinator.model import Direction, EndStatus, StepId
+from coordinator.rare import sometimes
 from coordinator.records import Aborting, Finished, Record
 from coordinator.saga import (
     Delayed,
@@ -183,6 +184,7 @@ class Execution:
         if len(attempt.asked) < len(self._state.outcomes) or self._state.started:
             ignored = tuple(map(str, attempt.ignored() + attempt.unknown()))
         if ignored:
+            sometimes("completed without asking for what was started")
             self._host.warn(
                 f"workflow {self._state.id} completed without asking for "
                 f"{', '.join(ignored)}, which an earlier version of its code did"
@@ -226,7 +228,8 @@ class Execution:
         if self._attempt.parked and self._attempt.unwound:
             return Parked()
         if self._attempt.doubtful:
-            return Parked()  # to run again, cancelling from its start
+            sometimes("cancelled run repeated from its start")
+            return Parked()
         missing = self._missing(error)
         if missing is not None:
             return missing
@@ -240,6 +243,7 @@ class Execution:
         stuck = self._missed(error)
         if stuck is None or self._attempt.patient or not self._state.started:
             return stuck
+        sometimes("patient run")
         cause = CommandDelayed(stuck.reason)
         return Delayed(cause, "exec", self._host.retry, missed=True)
 
@@ -267,11 +271,13 @@ class Execution:
             return missing
         for step_id in undo_plan(state, self.steps.undoable):
             if self._attempt.parked:
+                sometimes("parked between two undos")
                 return Parked()
             step = self.steps.undoable[step_id]
             try:
                 await self.steps.undo(step)
             except Refused as refusal:
+                sometimes("undo refused")
                 return _stuck(
                     f"undo of {step_id} was refused: {values.text_of(refusal.reason)}"
                     f"{self._standing()}"

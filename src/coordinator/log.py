@@ -29,6 +29,7 @@ from coordinator.errors import (
 )
 from coordinator.model import Position
 from coordinator.ports import Journal, Partition
+from coordinator.rare import sometimes
 from coordinator.records import Accepted, Record, encode_record
 from coordinator.state import (
     NO_CHECKPOINT,
@@ -194,9 +195,11 @@ class Log:
         if len(ends) >= self._options.carry_after:
             now = self._clock()
             for workflow in list(self.state.older_than(ends[-1])):
+                sometimes("workflow carried")
                 try:
                     self.append(workflow.carry(now))
                 except EncodeError as error:
+                    sometimes("workflow too large to be carried")
                     # Its records fit one by one, and are kept as long as it runs.
                     _LOGGER.warning(
                         "workflow %s keeps old segments: %s", workflow.id, error
@@ -209,6 +212,7 @@ class Log:
         try:
             await self.checkpoint()
         except JournalFullError as error:
+            sometimes("checkpoint put off")
             _LOGGER.warning(
                 "no checkpoint of partition %d: %s", self.state.number, error
             )
@@ -244,6 +248,7 @@ class Log:
                 await asyncio.wait({self._checkpointing})
             await self.checkpoint()
         except JournalError as error:
+            sometimes("closed without a checkpoint")
             # What is acknowledged is in the journal; recovery only reads more of it.
             _LOGGER.warning(
                 "closed partition %d without a checkpoint: %s", self.state.number, error

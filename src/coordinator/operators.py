@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from coordinator.commit import Durable
 from coordinator.errors import UnknownWorkflowError, WorkflowStateError
 from coordinator.model import WorkflowId, parse_workflow_id
+from coordinator.rare import sometimes
 from coordinator.records import Cancelled, Record, Resumed
 from coordinator.runs import Run, WorkflowInfo
 
@@ -82,6 +83,8 @@ class Operators:
             self._resume(run)
         elif run.execution is not None and isinstance(record, Cancelled):
             run.execution.steps.cancel()
+        else:
+            sometimes("decision while a run begins or ends")
         # Else its task has not begun, and will read the decision from the state; or it
         # is ending, and whoever puts the workflow down looks at the state again.
         # Shielded: the person may go away, however long a full disk takes.

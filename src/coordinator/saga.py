@@ -46,6 +46,7 @@ import msgspec
 
 from coordinator.errors import ConcurrentStepsError, Refused
 from coordinator.model import OutcomeStatus, Retry, StepId
+from coordinator.rare import sometimes
 from coordinator.records import Finished
 from coordinator.state import OutcomeKey, WorkflowState
 
@@ -230,6 +231,7 @@ class Attempt:
     def cancel(self) -> None:
         """Turn back in mid-run: nothing further starts, what runs is awaited."""
         assert self.mode is _FORWARD
+        sometimes("cancelled in mid-run")
         self.mode = _CANCELLING
         self._turned = self.turning = True
 
@@ -284,7 +286,10 @@ class Attempt:
         rank = self._rank(step)
         if self.patient and self._state.outcomes[step].status is _REFUSED:
             rank = len(self._state.outcomes)  # behind all that was started
-        return None if self.released(rank) else rank
+        if self.released(rank):
+            return None
+        sometimes("outcome held")
+        return rank
 
     def _rank(self, step: StepId) -> int:
         """Return how many outcomes were recorded before that of *step*."""
@@ -299,6 +304,7 @@ class Attempt:
 
     def release(self) -> None:
         """Hold nothing any more: what is waited for does not come."""
+        sometimes("held outcome released by its time-out")
         self.awaited.clear()
 
     def refused(self, step: StepId, refusal: Refused) -> None:

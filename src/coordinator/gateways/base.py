@@ -53,6 +53,7 @@ from coordinator.gateways.breaker import (
     BreakerSnapshot,
     Ticket,
 )
+from coordinator.rare import sometimes
 
 __all__ = [
     "Gateway",
@@ -186,6 +187,7 @@ class Gateway:
             # trial must not wait in a queue.
             ticket = self._breaker.admit(self._clock())
             if ticket is None:
+                sometimes("turned away behind the queue")
                 raise self._blocked()
             return await self._admitted(operation, step, timeout_s, ticket)
 

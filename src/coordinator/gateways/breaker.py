@@ -27,6 +27,8 @@ from typing import NewType
 
 import msgspec
 
+from coordinator.rare import sometimes
+
 __all__ = ["Breaker", "BreakerOptions", "BreakerSnapshot", "BreakerState", "Ticket"]
 
 Ticket = NewType("Ticket", int)
@@ -208,6 +210,7 @@ class Breaker:
         self._end_trial()
         self._trials_succeeded += 1
         if self._trials_succeeded >= self._options.trials_to_close:
+            sometimes("circuit closed by trials")
             self._close()
 
     def failed(self, ticket: Ticket, now_s: float, reason: str = "") -> None:
@@ -220,6 +223,7 @@ class Breaker:
             return
         self._last_failure = reason
         if self._state is BreakerState.HALF_OPEN:
+            sometimes("trial failed")
             self._end_trial()
             longer_s = self._open_s * self._options.open_factor
             self._open_s = min(longer_s, self._options.open_longest_s)
@@ -279,6 +283,7 @@ class Breaker:
         self._trials_succeeded = 0
 
     def _open(self, now_s: float) -> None:
+        sometimes("circuit opened")
         self._openings += 1
         self._open_until_s = now_s + self._open_s
         self._enter(BreakerState.OPEN)

@@ -20,6 +20,7 @@ from coordinator.errors import (
 )
 from coordinator.journals.chain import Chain
 from coordinator.model import Position
+from coordinator.rare import sometimes
 from coordinator.records import Claimed, encode_record
 
 __all__ = ["Handle", "HeldPartition", "encode_claim"]
@@ -120,6 +121,7 @@ class HeldPartition:
 
     def _died(self, error: BaseException) -> None:
         """Note that something that nobody waits for ended in *error*, and tell."""
+        sometimes("partition died in the background")
         self._handle.failed(error)
         try:
             self._handle.check()

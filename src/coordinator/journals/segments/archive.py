@@ -12,6 +12,7 @@ with the journal's id in its path. So nothing comes there between looking and re
 from coordinator.journals.segments.files import File, Folder
 from coordinator.journals.segments.reading import CHUNK_SIZE, path_in
 from coordinator.journals.segments.space import SHORT
+from coordinator.rare import sometimes
 
 __all__ = ["archive_segment"]
 
@@ -43,6 +44,7 @@ def archive_segment(folder: Folder, name: str, archive: Folder) -> str:
 
 
 def _leave_one(folder: Folder, name: str, archive: Folder, there: File) -> str:
+    sometimes("segment in the journal and in the archive")
     try:
         here = folder.open(name)
     except OSError as error:

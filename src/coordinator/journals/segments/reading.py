@@ -46,6 +46,7 @@ from coordinator.journals.segments.format import (
     decode_segment_header,
     is_zeros,
 )
+from coordinator.rare import sometimes
 
 __all__ = [
     "CHUNK_SIZE",
@@ -196,6 +197,7 @@ class SegmentReader:
             else:
                 verdict = take(batch)
                 if verdict is Verdict.UNCHAINED:
+                    sometimes("batch that does not follow")
                     raise JournalDamagedError(
                         self._path, self.offset, self._unchained(batch)
                     )
@@ -212,6 +214,7 @@ class SegmentReader:
             JournalDamagedError: It goes on.
         """
         if self.problem:
+            sometimes("closed segment damaged")
             raise JournalDamagedError(self._path, self.offset, self.problem)
 
     def check_torn(self) -> None:
@@ -254,6 +257,7 @@ class SegmentReader:
             decode_batch(self._file.read(offset, size))
         except BatchError:
             return
+        sometimes("valid batch behind a bad one")
         raise JournalDamagedError(
             self._path,
             self.offset,

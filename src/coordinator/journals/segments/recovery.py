@@ -33,6 +33,7 @@ from coordinator.journals.segments.reading import (
     path_in,
     read_header,
 )
+from coordinator.rare import sometimes
 
 __all__ = [
     "CHECKPOINT",
@@ -124,6 +125,7 @@ def read_checkpoint(
         header = decode_checkpoint(data)
         _check_identity(header, identity)
     except HeaderError as error:
+        sometimes("checkpoint rejected")
         problem = f"{error}; {_way_out(identity)}"
         raise JournalDamagedError(path, 0, problem) from error
     except JournalFormatError as error:
@@ -203,6 +205,7 @@ def recover(folder: Folder, identity: Identity) -> Recovered:
     found = _read_from(folder, segments, 0 if checkpoint is None else checkpoint.low)
     found.checkpoint = checkpoint
     if checkpoint is not None and found.chain.end < checkpoint.end:
+        sometimes("end of the records before that of the checkpoint")
         raise JournalDamagedError(
             path_in(folder, segment_name(segments[-1].base)),
             found.active_size,
@@ -241,6 +244,7 @@ def _read_from(folder: Folder, segments: list[SegmentHeader], low: int) -> Recov
     for index, header in enumerate(segments):
         active = index == len(segments) - 1
         if not active and segments[index + 1].base <= low:
+            sometimes("segment that is no longer needed, not read")
             continue
         name = segment_name(header.base)
         path = path_in(folder, name)

@@ -21,6 +21,7 @@ from coordinator.journals.segments.format import (
 from coordinator.journals.segments.reading import CHUNK_SIZE, Identity, path_in
 from coordinator.journals.segments.recovery import Recovered
 from coordinator.journals.segments.space import allocate
+from coordinator.rare import sometimes
 
 __all__ = ["Renewed", "describe_cut", "make_partition", "renew"]
 
@@ -100,6 +101,7 @@ def _renew_in_place(folder: Folder, found: Recovered, file: File) -> int:
     The pages are dirty then, so the flush takes them all to the disk. A crash
     meanwhile changes nothing: each sector is replaced by what was read from it.
     """
+    sometimes("active segment renewed in place")
     limit = file.size()
     _copy(folder, found, file, file)
     for offset in range(found.active_size, limit, CHUNK_SIZE):
@@ -126,6 +128,7 @@ def describe_cut(folder: Folder, found: Recovered) -> str:
     """Say what was cut off; empty if nothing was torn."""
     if not found.torn:
         return ""
+    sometimes("torn tail cut")
     path = path_in(folder, segment_name(found.segments[-1].base))
     return (
         f"{path} ended in the middle of a batch, as after a crash: cut off "

@@ -42,6 +42,7 @@ from coordinator.journals.segments.recovery import (
 )
 from coordinator.journals.segments.renewal import describe_cut, renew
 from coordinator.journals.segments.space import NEXT, NO_SPACE, allocate, not_opened
+from coordinator.rare import sometimes
 
 __all__ = ["Store", "StoreOptions"]
 
@@ -201,6 +202,7 @@ class Store:
                 self._check_fence()  # or it would be another owner's file
                 self._next = allocate(self.folder, NEXT, self._options.segment_size)
         except JournalFullError as error:
+            sometimes("no space for the next segment")
             self._short = str(error)
         except OSError as error:
             raise self.broke("allocate the next segment", error) from error
@@ -288,6 +290,7 @@ class Store:
                 else:
                     self.kept = archive_segment(self.folder, name, self._archive)
                     if self.kept:
+                        sometimes("archive collision")
                         return False
                 self.folder.sync()
                 del self.segments[0]
@@ -329,6 +332,7 @@ class Store:
 
     def broke(self, doing: str, error: OSError) -> JournalBrokenError:
         """Note that the file system failed while *doing*; return what to raise."""
+        sometimes("file system failed")
         message = f"{self.folder.path}: could not {doing}: {error}"
         self._death = (JournalBrokenError, message)
         return JournalBrokenError(message)
@@ -387,6 +391,7 @@ class Store:
 
     def _no_space(self, error: OSError) -> JournalFullError:
         """Note that a write found no space, and return what to raise."""
+        sometimes("write refused by a full disk")
         self._refused = f"{self.folder.path}: {error.strerror}"
         return JournalFullError(self._refused)
 
@@ -398,6 +403,7 @@ class Store:
             file.close()
             if error.errno not in NO_SPACE:
                 raise
+            sometimes("no space for a checkpoint")
             self.folder.remove(_CHECKPOINT_COPY)
             raise JournalFullError(f"{self.folder.path}: {error.strerror}") from error
         return file
@@ -412,6 +418,7 @@ class Store:
         if self._offset > SEGMENT_HEADER_SIZE:
             self._roll(size)
             return
+        sometimes("empty segment made larger")
         assert self._active is not None
         size = max(size, self._options.segment_size)
         self._extend(self._active, size)
@@ -430,6 +437,7 @@ class Store:
                 raise
         new = self._next
         if size > self._options.segment_size:
+            sometimes("batch larger than a segment")
             self._extend(new, size)
         old = self._active
         assert old is not None
@@ -480,6 +488,7 @@ class Store:
         except OSError as error:
             if error.errno not in NO_SPACE:
                 raise
+            sometimes("no space for the header of a segment")
             new.close()
             self._next = None
             self.folder.remove(NEXT)
