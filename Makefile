@@ -33,12 +33,16 @@ demo: $(STAMP) ## everything goes wrong, and an audit; ORDERS=20000 SEED=7 if yo
 test: $(STAMP) ## run all tests: 200 simulated seeds and 100 real kills among them
 	$(BIN)/pytest --numprocesses auto --dist loadgroup
 
-SEEDS ?= 1000
-FROM  ?= 0
+SEEDS   ?= 1000
+FROM    ?= 0
+JOBS    ?= $(shell nproc 2> /dev/null || echo 1)
+MINUTES ?= 0
+COUNTS  ?=
 
 .PHONY: simulate
 simulate: $(STAMP) ## simulate crashes and faults; SEEDS=1000 FROM=0, or SEED=4711 for one
-	$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --from $(FROM))
+	$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED),--seeds $(SEEDS) \
+	  --from $(FROM) --jobs $(JOBS) --minutes $(MINUTES) $(if $(COUNTS),--counts $(COUNTS)))
 
 ONLY   ?=
 COUNT  ?=

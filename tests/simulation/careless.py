@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 from dataclasses import dataclass
 
-from tests.simulation.services import Shop
+from tests.simulation.shop import Shop
 
 from coordinator.errors import CommandDelayed, Refused
 from coordinator.workflow import Workflow

@@ -19,8 +19,12 @@ and what the journal said is durable. ``docs/simulation.md`` has the same list.
     unrecorded   a completed workflow did what its record does not know
     state        records follow one another that can't
     twice        one key, two workflows
-    hurry        an unknown call is made again sooner than the shortest interval, though
-                 nobody asked for that and no service was blocked
+    hurry        an unknown call is made again sooner than the policy says; see `pacing`
+    order        commands of one type come in otherwise than they were offered
+    bound        more is in memory, kept or under way than may be; see `admitted`
+    breaker      a call is let through, or turned away, that should not be; see
+                 `circuit`
+    forgotten    a process does not know of a workflow that has not ended
     unfinished   an accepted workflow has not ended although all is well
     world        a service was asked for what makes no sense
 
@@ -30,16 +34,21 @@ it once is checked by it having been asked under one key only.
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import msgspec
+from tests.simulation.admitted import Admitted, Bounds
+from tests.simulation.circuit import Gate
 from tests.simulation.durable import DurableWorkflow
-from tests.simulation.effects import ENDS, judge
+from tests.simulation.effects import judge
 from tests.simulation.history import Event
+from tests.simulation.pacing import Pacing, shortest_us
 from tests.simulation.services import UNDO_OF, Effect
+from tests.simulation.shop import GatewayPlan
+from tests.simulation.told import Told, order_of
 
 from coordinator.model import (
     Direction,
+    Retry,
     StepId,
     format_workflow_id,
     idempotency_key,
@@ -49,6 +58,7 @@ from coordinator.records import (
     Accepted,
     Claimed,
     Lost,
+    Outcome,
     Record,
 )
 
@@ -72,14 +82,25 @@ class Checker:
 
     Args:
         journal_id: As in the idempotency keys.
-        retry_us_min: The shortest interval after which an unknown call may be repeated.
+        policies: By which unknown calls are repeated.
+        bounds: What may be in memory.
+        gateway: How shipping is asked, if that is through one.
     """
 
-    def __init__(self, journal_id: str, retry_us_min: int = 0) -> None:
+    def __init__(
+        self,
+        journal_id: str,
+        policies: Iterable[Retry] = (),
+        bounds: Bounds | None = None,
+        gateway: GatewayPlan | None = None,
+    ) -> None:
         self.violations: list[Violation] = []
         self.workflows: dict[int, DurableWorkflow] = {}
         self._journal_id = journal_id
-        self._retry_us_min = retry_us_min
+        self._told = Told(self._find, self._violated)
+        self._pacing = Pacing(shortest_us(policies))
+        self._admitted = Admitted(bounds or Bounds())
+        self._gate = Gate(gateway, self._violated)
         self._log: dict[int, Record] = {}
         """What is durable for sure, by position."""
         self._written: dict[int, list[Record]] = {}
@@ -92,20 +113,26 @@ class Checker:
         self._answered: set[str] = set()
         """Keys that a service answered in this life."""
         self._submitted: set[str] = set()
-        self._keys: dict[tuple[str, str], int] = {}
-        self._results: dict[str, tuple[str, Any]] = {}
         self._handlers: dict[str, Callable[[Event], None]] = {
             "life.begin": self._life_begin,
             "life.closed": self._life_closed,
             "submit.begin": self._submit_begin,
-            "submit.acked": self._submit_acked,
-            "result.seen": self._result_seen,
+            "submit.acked": self._told.submit_acked,
+            "result.seen": self._told.result_seen,
             "operator.retry": self._operator_asked,
             "operator.cancel": self._operator_asked,
             "operator.failed": self._operator_failed,
+            "operator.done": self._told.operator_done,
+            "healed": self._told.healed,
+            "clients.left": self._told.clients_left,
             "call.begin": self._call_begin,
             "call.end": self._call_end,
             "exec.saw": self._exec_saw,
+            "gate.passes": self._gate.passes,
+            "gate.turns_away": self._gate_turns_away,
+            "gate.ends": self._gate.ends,
+            "started": self._started,
+            "journal.checkpoint": self._journal_checkpoint,
             "journal.claimed": self._journal_claimed,
             "journal.read": self._journal_read,
             "journal.writing": self._journal_writing,
@@ -145,81 +172,39 @@ class Checker:
     def _life_begin(self, event: Event) -> None:
         self._closed = False
         self._answered.clear()
+        self._pacing.restart()
+        self._admitted.restart()
+        self._gate.restart()
         for workflow in self.workflows.values():
             workflow.cut_off |= workflow.calls.keys()
             workflow.calls.clear()
-            workflow.unknown.clear()
             workflow.resuming = False
+
+    def _started(self, event: Event) -> None:
+        """Compare what a new process found unfinished with what is."""
+        found = set(event.fields["workflows"])
+        for workflow in self.workflows.values():
+            if workflow.finished is None and workflow.id not in found:
+                self._violated(
+                    "forgotten",
+                    f"life {event.life} knows nothing of workflow {workflow.id}, which "
+                    f"has not ended",
+                )
 
     def _submit_begin(self, event: Event) -> None:
         self._submitted.add(event.fields["order"])
-
-    def _submit_acked(self, event: Event) -> None:
-        order, id_ = event.fields["order"], event.fields["workflow"]
-        workflow = self._find(id_)
-        if workflow is None:
-            self._violated(
-                "unaccepted",
-                f"order {order} was acknowledged as workflow {id_}, which is not "
-                f"durable in the journal",
-            )
-        elif _order_of(workflow.accepted) != order:
-            self._violated(
-                "ghost",
-                f"order {order} was acknowledged as workflow {id_}, which holds "
-                f"{_order_of(workflow.accepted)}",
-            )
+        self._admitted.offer(event.fields["order"])
 
     def _operator_asked(self, event: Event) -> None:
         workflow = self._find(event.fields["workflow"])
         if workflow is not None:
             workflow.resuming = True
-            workflow.unknown.clear()
+            self._pacing.excuse(workflow.position)
 
     def _operator_failed(self, event: Event) -> None:
         workflow = self._find(event.fields["workflow"])
         if workflow is not None:
             workflow.resuming = False
-
-    def _result_seen(self, event: Event) -> None:
-        id_, status = event.fields["workflow"], event.fields["status"]
-        workflow = self._find(id_)
-        if workflow is None:
-            self._violated(
-                "unaccepted", f"a client got a result of {id_}, not accepted"
-            )
-            return
-        if status == "stuck":
-            return  # No end; and a person may have resumed it since.
-        finished = workflow.finished
-        if finished is None:
-            self._violated(
-                "early",
-                f"a client was told that workflow {id_} is {status}, and that is not "
-                f"durable",
-            )
-            return
-        seen = (status, event.fields["value"])
-        if ENDS[finished.status] != status:
-            self._violated(
-                "changed",
-                f"a client was told that workflow {id_} is {status}, the journal says "
-                f"{ENDS[finished.status]}",
-            )
-        known = self._results.setdefault(id_, seen)
-        if known != seen:
-            self._violated(
-                "changed",
-                f"the result of workflow {id_} was {known} and is {seen} now",
-            )
-        if status == "completed":
-            value = msgspec.msgpack.decode(finished.value)
-            if value != event.fields["value"]:
-                self._violated(
-                    "changed",
-                    f"a client got {event.fields['value']} from workflow {id_}, the "
-                    f"journal says {value}",
-                )
 
     # Services.
 
@@ -259,15 +244,11 @@ class Checker:
             self._check_undo(workflow, step, fields["undoes"])
         workflow.calls[key] = int(direction)
         workflow.cut_off.discard(key)
-        ended_at = workflow.unknown.pop(key, None)
-        waited_us = 0 if ended_at is None else event.at - ended_at
-        blocked = workflow.blocked_at >= workflow.begun.get(key, 0)
-        workflow.begun[key] = event.at
-        if ended_at is not None and not blocked and waited_us < self._retry_us_min:
+        hurry = self._pacing.begin(int(position), key, event.at)
+        if hurry:
             self._violated(
                 "hurry",
-                f"{_way(direction)} {step} of workflow {id_} is called again after "
-                f"{waited_us} microseconds",
+                f"{_way(direction)} {step} of workflow {id_} is called again {hurry}",
             )
 
     def _check_not_again(
@@ -316,13 +297,19 @@ class Checker:
         workflow = self.workflows[known[0]]
         workflow.calls.pop(key, None)
         if "CommandBlocked" in fate:
-            workflow.unknown.clear()
-            workflow.blocked_at = event.at
+            self._pacing.blocked(known[0], event.at)
         elif fate.startswith("unknown"):
-            workflow.unknown[key] = event.at
+            self._pacing.unknown(known[0], key, event.at)
         undo = known[3] == Direction.UNDO
-        if fate == "done" or (fate == "refused" and not undo):
+        # A thread may be done, and its result come too late for whoever waited.
+        threaded = event.fields.get("threaded", False)
+        if not threaded and (fate == "done" or (fate == "refused" and not undo)):
             self._answered.add(key)
+
+    def _gate_turns_away(self, event: Event) -> None:
+        self._gate.turns_away(event)
+        position = parse_workflow_id(event.fields["workflow"])[1]
+        self._pacing.blocked(int(position), event.at)
 
     def _exec_saw(self, event: Event) -> None:
         key = event.fields["key"]
@@ -357,6 +344,11 @@ class Checker:
                 "state", f"epoch {epoch} was claimed after epoch {self._epoch}"
             )
         self._epoch = epoch
+
+    def _journal_checkpoint(self, event: Event) -> None:
+        problem = self._admitted.kept(event.fields["kept"], event.fields["kept_size"])
+        if problem:
+            self._violated("bound", problem)
 
     def _journal_writing(self, event: Event) -> None:
         for position, record in event.fields["records"]:
@@ -416,6 +408,9 @@ class Checker:
                 if workflow is None:
                     self._violated("state", f"{record} is about no workflow")
                 else:
+                    self._admitted.follow(record)
+                    if isinstance(record, Outcome):
+                        self._pacing.progress(record.workflow)
                     kind, problem = workflow.take(record)
                     if problem:
                         self._violated(
@@ -424,18 +419,12 @@ class Checker:
 
     def _accept(self, position: int, record: Accepted) -> None:
         id_ = format_workflow_id(0, position)
-        order = _order_of(record)
+        order = order_of(record)
         if order not in self._submitted:
             self._violated("ghost", f"workflow {id_} holds order {order}, never placed")
-        if record.key:
-            other = self._keys.setdefault((record.type, record.key), position)
-            if other != position:
-                self._violated(
-                    "twice",
-                    f"key {record.key} is workflow {format_workflow_id(0, other)} and "
-                    f"{id_}",
-                )
-        self.workflows[position] = DurableWorkflow(id_, record)
+        for kind, problem in self._admitted.accept(position, record, order):
+            self._violated(kind, problem)
+        self.workflows[position] = DurableWorkflow(id_, position, record)
 
     # The world.
 
@@ -450,10 +439,6 @@ class Checker:
 
     def _find(self, id_: str) -> DurableWorkflow | None:
         return self.workflows.get(int(parse_workflow_id(id_)[1]))
-
-
-def _order_of(accepted: Accepted) -> str:
-    return str(msgspec.msgpack.decode(accepted.payload)["order"])
 
 
 def _way(direction: Direction) -> str:

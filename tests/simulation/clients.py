@@ -15,13 +15,17 @@ from tests.simulation.careless import Clumsy
 from tests.simulation.commands import AnyCommand, Keyed, draw_command
 from tests.simulation.history import History
 from tests.simulation.plan import LifePlan, Plan
-from tests.simulation.services import Shop
+from tests.simulation.shop import Shop
 
 from coordinator import Coordinator, CoordinatorError, Handle, Refused
 from coordinator.errors import WorkflowCancelledError, WorkflowStuckError
 from coordinator.runs import WorkflowInfo
 
-__all__ = ["Clients", "Order"]
+__all__ = ["LAST_SPAN_S", "Clients", "Order"]
+
+LAST_ORDERS = 4
+LAST_SPAN_S = 0.5
+"""How many orders come when all is healed, and in how many virtual seconds."""
 
 
 @dataclass
@@ -53,12 +57,14 @@ class Clients:
     def __post_init__(self) -> None:
         self._chance = random.Random(f"{self.plan.seed}/clients")
         self._coordinator: Coordinator[Shop] | None = None
+        self._waiting = 0
 
     async def live(
         self, coordinator: Coordinator[Shop], life: LifePlan | None, until: Any
     ) -> None:
         """Order, wait and operate, until *until* is done; None is the healed life."""
         self._coordinator = coordinator
+        self._waiting = 0  # those of the life before are dead
         chance = self._chance
         loop = asyncio.get_running_loop()
         async with asyncio.TaskGroup() as group:
@@ -66,19 +72,19 @@ class Clients:
             for order in self._old_orders(life):
                 delay_s = 0.0 if life is None else chance.uniform(0, life.span_s)
                 tasks.append(group.create_task(self._order(order, delay_s)))
-            for number in range(life.orders if life is not None else 0):
-                assert life is not None
+            number = life.number if life is not None else len(self.plan.lives)
+            span_s = life.span_s if life is not None else LAST_SPAN_S
+            for count in range(life.orders if life is not None else LAST_ORDERS):
                 shape = chance.choice(self.plan.shapes)
-                name = f"o{life.number}-{number}"
-                order = Order(draw_command(shape, name, chance))
+                order = Order(draw_command(shape, f"o{number}-{count}", chance))
                 self.orders.append(order)
-                at_s = chance.choice((0.0, chance.uniform(0, life.span_s)))
+                at_s = chance.choice((0.0, chance.uniform(0, span_s)))
                 tasks += self._place(group, order, at_s)
-            if life is not None:
-                for task in tasks[1:]:
-                    if chance.random() < self.plan.vanish:
-                        loop.call_later(chance.uniform(0, 2 * life.span_s), task.cancel)
+            for task in tasks[1:]:
+                if chance.random() < self.plan.vanish:
+                    loop.call_later(chance.uniform(0, 2 * span_s), task.cancel)
             await until
+            self.history.add("clients.left", waiting=self._waiting)
             for task in tasks:
                 task.cancel()
 
@@ -105,6 +111,13 @@ class Clients:
 
     async def _order(self, order: Order, delay_s: float) -> None:
         await asyncio.sleep(delay_s)
+        self._waiting += 1
+        try:
+            await self._submit(order)
+        finally:
+            self._waiting -= 1
+
+    async def _submit(self, order: Order) -> None:
         history = self.history
         history.add("submit.begin", order=order.name, type=type(order.command).__name__)
         assert self._coordinator is not None

@@ -9,11 +9,12 @@ import asyncio
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 from tests.simulation.careless import Buggy, Clumsy, Deaf, Stubborn, Swallower
 from tests.simulation.dawdlers import Branches, Fork, Leaky, Pausing, Sprint
-from tests.simulation.services import DeclinedError, Reply, Shop
+from tests.simulation.services import DeclinedError, Reply
+from tests.simulation.shop import Shop
 
 from coordinator.model import Retry
 from coordinator.workflow import Workflow
@@ -206,6 +207,8 @@ class Keyed:
     `attempt` tells submissions apart; what they share is the key.
     """
 
+    POLICY: ClassVar[Retry] = Retry(first_s=0.05, longest_s=2.0, attempts_max=None)
+
     order: str
     sleep_ms: int
 
@@ -216,7 +219,7 @@ class Keyed:
         held = (
             await workflow.step(shop.inventory.reserve, self.order)
             .undo(shop.inventory.release)
-            .retry(Retry(first_s=0.05, longest_s=2.0, attempts_max=None))
+            .retry(self.POLICY)
             .timeout(0.5)
         )
         shop.saw(held)

@@ -14,7 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from tests.simulation.services import Reply, Shop
+from tests.simulation.services import Reply
+from tests.simulation.shop import Shop
 
 from coordinator.workflow import Workflow
 

@@ -22,6 +22,7 @@ which now and then ends in mid-sector: the cache may be flushed in mid-write.
 import errno
 import os
 import random
+from collections import Counter
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -53,6 +54,9 @@ class DiskFaults:
     """Of create, rename, move, remove, and the sync of a folder."""
     no_space: float = 0.0
     """Of what takes space: others on the machine were faster."""
+    short: float = 0.0
+    """Of writes to space that was taken before: a part is written, and then there is
+    no space, as where a file system writes nothing in its place."""
     power: float = 1.0
     """Share of crashes that cut the power; the others only kill the process."""
     survival: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
@@ -62,7 +66,8 @@ class DiskFaults:
 
     def heal(self) -> None:
         """Let nothing go wrong from here on."""
-        self.write_eio = self.sync_eio = self.names_eio = self.no_space = 0.0
+        self.write_eio = self.sync_eio = self.names_eio = 0.0
+        self.no_space = self.short = 0.0
 
 
 class Disk:
@@ -74,10 +79,13 @@ class Disk:
         faults: DiskFaults | None = None,
         *,
         capacity: int = 1 << 30,
+        counts: Counter[str] | None = None,
     ) -> None:
         self.capacity = capacity
         """Bytes; others may take of it at any time."""
         self.faults = faults or DiskFaults(power=1.0)
+        self.counts: Counter[str] = Counter() if counts is None else counts
+        """Of faults, by sort."""
         self._chance = chance
         self.root = Directory("/simulated")
         """Its contents, for the handles of a life."""
@@ -102,8 +110,10 @@ class Disk:
         """Let go of all locks, and of what the seed says; return what happened."""
         self._locks.clear()
         if self._chance.random() < self.faults.power:
+            self.counts["power cut"] += 1
             self._cut_power()
             return "power cut"
+        self.counts["kill"] += 1
         self._drop_clean_pages()
         return "kill"
 
@@ -168,15 +178,18 @@ class Disk:
                 case 1:
                     inode.flush()
                 case 2:
+                    self.counts["torn write"] += 1
                     whole = chance.randrange(len(changes) + 1)
                     for change in changes[:whole]:
                         inode.apply(change)
                     if whole < len(changes):
                         self._apply_torn(inode, changes[whole])
                 case _:
+                    self.counts["reordered writes"] += 1
                     self._apply_scattered(inode, changes)
             size = len(inode.cache)
             if len(inode.platter) < size and chance.random() < self.faults.zero_tail:
+                self.counts["zero tail"] += 1
                 inode.apply(Resize(size, cut=False))
             changes.clear()
         inode.cache = bytearray(inode.platter)
@@ -205,9 +218,12 @@ class Disk:
 
     # What the files and folders need of it.
 
-    def draw(self, probability: float) -> bool:
-        """Return whether something of this *probability* happens now."""
-        return probability > 0 and self._chance.random() < probability
+    def draw(self, probability: float, what: str) -> bool:
+        """Return whether *what* happens now, which is so *probable*."""
+        happens = probability > 0 and self._chance.random() < probability
+        if happens:
+            self.counts[what] += 1
+        return happens
 
     def fail_sync(self, inode: Inode) -> None:
         """Lose a part of the changes, and mark all of them clean."""
@@ -235,7 +251,7 @@ class Disk:
         """
         more = blocks(size) - inode.taken
         if more > 0:
-            if more > self.free() or self.draw(self.faults.no_space):
+            if more > self.free() or self.draw(self.faults.no_space, "no space"):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             inode.taken += more
 

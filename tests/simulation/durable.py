@@ -28,6 +28,7 @@ class DurableWorkflow:
     """What the journal durably says of one workflow, and who is calling for it."""
 
     id: str
+    position: int
     accepted: Accepted
     outcomes: dict[tuple[str, int, int], Outcome] = field(
         default_factory=dict[tuple[str, int, int], Outcome]
@@ -40,17 +41,10 @@ class DurableWorkflow:
     finished: Finished | None = None
     calls: dict[str, int] = field(default_factory=dict[str, int])
     """Keys of the calls under way, with their directions."""
-    unknown: dict[str, int] = field(default_factory=dict[str, int])
-    """Keys of unknown calls of this life, and when they ended."""
-    begun: dict[str, int] = field(default_factory=dict[str, int])
-    """When a key was called last."""
     cut_off: set[str] = field(default_factory=set[str])
     """Keys of calls that were under way when a process died, and not made since."""
     started: set[tuple[str, int]] = field(default_factory=set[tuple[str, int]])
     """What a `Started` names."""
-    blocked_at: int = -1
-    """When a call last found its service blocked: what was unknown beside it may be
-    repeated as soon as that service answers anybody."""
     undoable: dict[tuple[str, int], str] = field(
         default_factory=dict[tuple[str, int], str]
     )

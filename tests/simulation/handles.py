@@ -90,8 +90,8 @@ class _Operations:
         self._life.check()
         return result
 
-    def _maybe_fail(self, probability: float) -> None:
-        if self._disk.draw(probability):
+    def _maybe_fail_names(self) -> None:
+        if self._disk.draw(self._disk.faults.names_eio, "EIO of a name"):
             raise OSError(errno.EIO, os.strerror(errno.EIO))
 
 
@@ -146,9 +146,14 @@ class SimulatedFile(_Operations):
 
     def _write(self, offset: int, data: bytes) -> None:
         self._check_open(writing=True)
-        if self._disk.draw(self._disk.faults.write_eio):
-            self._put(offset, data[: self._disk.draw_part(len(data))])
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        faults = self._disk.faults
+        for fault, what, number in (
+            (faults.write_eio, "EIO of a write", errno.EIO),
+            (faults.short, "short write", errno.ENOSPC),
+        ):
+            if self._disk.draw(fault, what):
+                self._put(offset, data[: self._disk.draw_part(len(data))])
+                raise OSError(number, os.strerror(number))
         self._put(offset, data)
 
     def _put(self, offset: int, data: bytes) -> None:
@@ -167,7 +172,7 @@ class SimulatedFile(_Operations):
 
     def _sync(self) -> None:
         self._check_open()
-        if self._disk.draw(self._disk.faults.sync_eio):
+        if self._disk.draw(self._disk.faults.sync_eio, "EIO of a sync"):
             self._disk.fail_sync(self._inode)
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         self._inode.flush()
@@ -260,7 +265,7 @@ class SimulatedFolder(_Operations):
         return inode
 
     def _create(self, name: str) -> SimulatedFile:
-        self._maybe_fail(self._disk.faults.names_eio)
+        self._maybe_fail_names()
         directory = self._directory
         inode = directory.names.get(name)
         if inode is None:
@@ -274,7 +279,7 @@ class SimulatedFolder(_Operations):
         return file
 
     def _move(self, old: str, target: "SimulatedFolder", new: str) -> None:
-        self._maybe_fail(self._disk.faults.names_eio)
+        self._maybe_fail_names()
         inode = self._find(old)
         source, goal = self._directory, target._directory
         change = NameChange(removed=(source, old), added=(goal, new, inode))
@@ -285,13 +290,13 @@ class SimulatedFolder(_Operations):
             goal.changes.append(change)
 
     def _remove(self, name: str) -> None:
-        self._maybe_fail(self._disk.faults.names_eio)
+        self._maybe_fail_names()
         directory = self._directory
         if directory.names.pop(name, None) is not None:
             directory.changes.append(NameChange(removed=(directory, name), added=None))
 
     def _sync(self) -> None:
-        if self._disk.draw(self._disk.faults.names_eio):
+        if self._disk.draw(self._disk.faults.names_eio, "EIO of a name"):
             self._disk.fail_names_sync(self._directory)
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         self._directory.flush()

@@ -12,22 +12,29 @@ from tests.simulation.commands import COMMANDS, AnyCommand
 from tests.simulation.contents import BLOCK
 from tests.simulation.disk import DiskFaults
 from tests.simulation.services import ServiceFaults
+from tests.simulation.shop import GatewayPlan
 
+from coordinator.gateways.breaker import BreakerOptions
 from coordinator.model import Retry
 
 __all__ = ["CrashPlan", "LifePlan", "Plan", "draw_plan"]
 
-_ENDS = ("stop", "drain", "time", "time", "disk", "disk", "call", "step")
+_ENDS = (
+    *("stop", "drain", "time", "time", "disk", "disk", "call", "step"),
+    *("signal", "interrupt"),
+)
 
 
 @dataclass(frozen=True)
 class CrashPlan:
-    """How a life ends: ``stop``, or a crash by what it names."""
+    """How a life ends: in order, or by a crash."""
 
     by: str
-    """``stop``, ``drain``, ``time``, ``disk``, ``call`` or ``step``."""
+    """In order, after a time: ``stop`` at once, ``drain`` first. In order, at a step of
+    the loop, be it in mid-start: ``signal``, as SIGTERM; ``interrupt``, as Ctrl-C under
+    `asyncio.run`. A crash: ``time``, ``disk``, ``call`` or ``step``."""
     number: int = 0
-    """Which disk operation, call or step it is."""
+    """Which disk operation, call or step of the loop it is."""
     after: bool = False
     """Whether it comes after that, and not before."""
     at_s: float = 0.0
@@ -63,6 +70,11 @@ class Plan:
     retention_s: float
     checkpoint_size: int
     carry_after: int
+    keys_max: int
+    keys_size_max: int
+    keys_age_s: float
+    archives: bool
+    """Whether trimmed segments are kept elsewhere."""
     shapes: tuple[type[AnyCommand], ...]
     retry: Retry
     commands_max: int
@@ -76,6 +88,14 @@ class Plan:
     """Chance, per step of the loop, that garbage is collected."""
     vanish: float
     """Chance, per client, that it goes away."""
+    uncertain: float
+    """Chance, per call of the journal's port, that nobody knows whether it was done."""
+    clock_jumps: float
+    """Chance, per look at the clock on the wall, that it jumps."""
+    decay: float
+    """Chance, per end of a life, that one bit of what is stored is flipped."""
+    gateway: GatewayPlan | None
+    """How shipping is asked, if through a gateway."""
     cancel: float
     """Chance, per order, that an operator cancels it."""
     asks_again: float
@@ -85,28 +105,10 @@ class Plan:
 def draw_plan(seed: int) -> Plan:
     """Draw everything from *seed*."""
     chance = random.Random(f"{seed}/plan")
-    services = ServiceFaults(
-        refuse=_rate(chance, 0.3),
-        refuse_undo=_rate(chance, 0.1),
-        fail=_rate(chance, 0.4),
-        odd=_rate(chance, 0.3),
-        lost=_rate(chance, 0.4),
-        hang=_rate(chance, 0.3),
-        blocked=_rate(chance, 0.1),
-        blocked_s=chance.uniform(0.1, 5),
-        latency_s=chance.choice((0.0005, 0.01, 0.1)),
-    )
-    disk = DiskFaults(
-        write_eio=_rate(chance, 0.01),
-        sync_eio=_rate(chance, 0.15),
-        names_eio=_rate(chance, 0.03),
-        no_space=_rate(chance, 0.1),
-        power=chance.choice((0.0, 0.3, 0.5, 1.0)),
-        survival=(chance.random(), chance.random(), chance.random(), chance.random()),
-        zero_tail=chance.random(),
-    )
+    services, disk = _draw_services(chance), _draw_disk(chance)
+    clock_jumps = _rate(chance, 0.05)
     segment_size = chance.choice((4096, 8192, 32768, 262144))
-    shapes = chance.sample(COMMANDS, chance.randint(1, len(COMMANDS)))
+    shapes = chance.sample(COMMANDS, _magnitude(chance, len(COMMANDS)))
     retry = Retry(
         first_s=chance.choice((0.01, 0.2)),
         longest_s=chance.choice((0.5, 5.0)),
@@ -124,17 +126,74 @@ def draw_plan(seed: int) -> Plan:
         retention_s=chance.choice((0.0, 5.0, 1e6)),
         checkpoint_size=chance.choice((1000, 10_000, 1 << 26)),
         carry_after=chance.randint(1, 4),
+        keys_max=chance.choice((1, 3, 100_000, 100_000)),
+        keys_size_max=chance.choice((40, 1 << 26, 1 << 26)),
+        keys_age_s=30.0 if clock_jumps == 0 and chance.random() < 0.3 else 86400.0,
+        archives=chance.random() < 0.4,
         shapes=tuple(shapes),
         retry=retry,
         commands_max=chance.choice((2, 5, 10_000)),
         step_timeout_s=chance.choice((1.0, 30.0)),
         shuffled=chance.random() < 0.8,
-        latency_s=chance.choice((1e-5, 1e-4, 1e-3, 5e-3)),
+        latency_s=chance.choice((1e-5, 1e-4, 1e-3, 5e-3, 0.05)),
         stalls=_rate(chance, 0.05),
         collects=chance.choice((0.0, 0.0, 0.0, 0.003)),
         vanish=_rate(chance, 0.5),
+        uncertain=_rate(chance, 0.02),
+        clock_jumps=clock_jumps,
+        decay=chance.choice((0.0, 0.0, 0.5)),
+        gateway=_draw_gateway(chance),
         cancel=0.8 if chance.random() < 0.2 else _rate(chance, 0.8),
         asks_again=chance.random(),
+    )
+
+
+def _draw_services(chance: random.Random) -> ServiceFaults:
+    return ServiceFaults(
+        refuse=_rate(chance, 0.3),
+        refuse_undo=_rate(chance, 0.1),
+        fail=_rate(chance, 0.4),
+        odd=_rate(chance, 0.3),
+        lost=_rate(chance, 0.4),
+        hang=_rate(chance, 0.3),
+        blocked=_rate(chance, 0.1),
+        blocked_s=chance.uniform(0.1, 5),
+        down=_rate(chance, 0.1),
+        latency_s=chance.choice((0.0005, 0.01, 0.1)),
+    )
+
+
+def _draw_disk(chance: random.Random) -> DiskFaults:
+    return DiskFaults(
+        write_eio=_rate(chance, 0.01),
+        sync_eio=_rate(chance, 0.15),
+        names_eio=_rate(chance, 0.05),
+        no_space=_rate(chance, 0.1),
+        short=_rate(chance, 0.1),
+        power=chance.choice((0.0, 0.3, 0.5, 1.0)),
+        survival=(chance.random(), chance.random(), chance.random(), chance.random()),
+        zero_tail=chance.random(),
+    )
+
+
+def _draw_gateway(chance: random.Random) -> GatewayPlan | None:
+    """Draw a gateway that is quick to open its circuit, or none."""
+    if chance.random() < 0.4:
+        return None
+    open_s = chance.choice((0.2, 1.0))
+    return GatewayPlan(
+        timeout_s=chance.choice((0.5, 2.0, 10.0)),
+        calls_max=chance.choice((1, 3, 100)),
+        breaker=BreakerOptions(
+            window_s=chance.choice((1.0, 10.0)),
+            buckets=chance.choice((1, 5, 10)),
+            failure_rate=chance.choice((0.1, 0.5, 1.0)),
+            calls_min=chance.randint(1, 5),
+            open_first_s=open_s,
+            open_longest_s=open_s * chance.choice((1, 4)),
+            trials_max=chance.randint(1, 3),
+            trials_to_close=chance.randint(1, 3),
+        ),
     )
 
 
@@ -147,12 +206,10 @@ def _rate(chance: random.Random, highest: float) -> float:
 
 def _draw_life(number: int, chance: random.Random) -> LifePlan:
     span_s = chance.choice((0.01, 0.5, 5.0))
-    by = chance.choice(
-        ("stop", "drain", "time", "time", "disk", "disk", "call", "step")
-    )
+    by = chance.choice(_ENDS)
     crash = CrashPlan(
         by=by,
-        number=_magnitude(chance, 4000 if by == "step" else 120),
+        number=_magnitude(chance, 120 if by in {"disk", "call"} else 4000),
         after=chance.random() < 0.5,
         at_s=span_s * chance.uniform(0, 3),
     )

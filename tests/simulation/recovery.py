@@ -1,22 +1,57 @@
-"""Recovery is a fixed point: what is read is what is read again."""
+"""Recovery is a fixed point, and a checkpoint is no more than a short cut.
+
+    recover(recover(log)) = recover(log)
+    checkpoint + tail     = whole log, as far as retention kept it
+    one bit flipped       = refused, with the file and the place; or it was not needed.
+                            Flipped back, all is as it was
+
+All of it on copies of the disk: what is asked here changes nothing for the next life.
+"""
 
 import asyncio
 import random
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
+from tests.simulation.contents import Inode
 from tests.simulation.disk import Disk
 from tests.simulation.handles import open_root
 from tests.simulation.plan import Plan
 
-from coordinator.errors import JournalError
+from coordinator.errors import JournalDamagedError, JournalError, JournalFormatError
+from coordinator.journals.segments.format import parse_segment_name
 from coordinator.journals.segments.journal import SegmentJournal
 from coordinator.journals.segments.store import StoreOptions
 from coordinator.log import Log, LogOptions
-from coordinator.state import WorkflowState
+from coordinator.model import Position
+from coordinator.state import PartitionState
 from coordinator.testing.loop import Life, SimulatedLoop
 
-__all__ = ["recovered_twice"]
+__all__ = ["log_options", "recovered_twice", "refused_if_flipped"]
+
+_PARTITION = "p0"
+
+
+class _Found(NamedTuple):
+    """What a recovery found."""
+
+    known: Any
+    """By the checkpoint, and what lies behind it."""
+    whole: Any
+    """By the whole log; None where its beginning was removed."""
+    batches: list[bytes]
+    """What was read; the last one is the claim of the recovery itself."""
+
+
+def log_options(plan: Plan) -> LogOptions:
+    """Return what the plan says of the log."""
+    return LogOptions(
+        checkpoint_size=plan.checkpoint_size,
+        carry_after=plan.carry_after,
+        keys_max=plan.keys_max,
+        keys_size_max=plan.keys_size_max,
+        keys_age_s_max=plan.keys_age_s,
+    )
 
 
 def recovered_twice(disk: Disk, plan: Plan, journal_id: bytes) -> str:
@@ -30,12 +65,70 @@ def recovered_twice(disk: Disk, plan: Plan, journal_id: bytes) -> str:
         second = _recover(copy, plan, journal_id)
     except JournalError as error:
         return f"it can't be recovered: {error!r}"
-    if first != second:
-        return f"recovered once it is {first}, and then {second}"
+    if first.known != second.known:
+        return f"recovered once it is {first.known}, and then {second.known}"
+    for found in (first, second):
+        if found.whole is not None and found.known != found.whole:
+            return (
+                f"from its checkpoint on it is {found.known}, from its beginning "
+                f"{found.whole}"
+            )
     return ""
 
 
-def _recover(disk: Disk, plan: Plan, journal_id: bytes) -> list[Any]:
+def refused_if_flipped(
+    disk: Disk, plan: Plan, journal_id: bytes, chance: random.Random
+) -> str:
+    """Flip one bit of a segment, or of the checkpoint, on a copy of *disk*.
+
+    What it says of the very last batch is not promised: it may look torn, and be cut.
+
+    Returns:
+        What is wrong, if anything is.
+    """
+    copy = disk.copy()
+    folder = copy.root.folders.get(_PARTITION)
+    files = folder.names if folder is not None else {}
+    names = [
+        name
+        for name in sorted(files)
+        if files[name].cache
+        and (name == "checkpoint" or parse_segment_name(name) is not None)
+    ]
+    if not names:
+        return ""
+    sound = _recover(disk.copy(), plan, journal_id)
+    closed = [name for name in names if name != "checkpoint"][:-1]
+    name = chance.choice(closed if closed and chance.random() < 0.5 else names)
+    inode = files[name]
+    offset = chance.randrange(len(inode.cache.rstrip(b"\0")) or 1)
+    bit = 1 << chance.randrange(8)
+    disk.counts["bit flipped"] += 1
+    where = f"bit {bit} of byte {offset} of {name}"
+    _flip(inode, offset, bit)
+    try:
+        found = _recover(copy, plan, journal_id)
+    except (JournalDamagedError, JournalFormatError) as error:
+        if f"/{name}" not in str(error) or getattr(error, "offset", 0) > offset:
+            return f"{where} was flipped, and {error}"
+    else:
+        cut = found.batches[:-1] == sound.batches[:-2]
+        active = name == max(one for one in names if one != "checkpoint")
+        if found.known != sound.known and not (active and cut):
+            return f"{where} was flipped, and nobody noticed"
+        return ""  # it was not needed; what was made of it is on the copy
+    _flip(inode, offset, bit)
+    if _recover(copy, plan, journal_id) != sound:
+        return f"{where} was mended, and all is not as it was"
+    return ""
+
+
+def _flip(inode: Inode, offset: int, bit: int) -> None:
+    inode.cache[offset] ^= bit
+    inode.platter[offset] ^= bit
+
+
+def _recover(disk: Disk, plan: Plan, journal_id: bytes) -> _Found:
     life = Life(0)
     loop = SimulatedLoop(random.Random(0), life)
     try:
@@ -46,7 +139,7 @@ def _recover(disk: Disk, plan: Plan, journal_id: bytes) -> list[Any]:
         disk.crash()
 
 
-async def _read(disk: Disk, life: Life, plan: Plan, journal_id: bytes) -> list[Any]:
+async def _read(disk: Disk, life: Life, plan: Plan, journal_id: bytes) -> _Found:
     journal = await SegmentJournal.open_folder(
         open_root(disk, life),
         options=StoreOptions(segment_size=plan.segment_size, retention_s=1e9),
@@ -59,14 +152,38 @@ async def _read(disk: Disk, life: Life, plan: Plan, journal_id: bytes) -> list[A
         0,
         owner="check",
         clock=lambda: 0,
-        options=LogOptions(),
+        options=log_options(plan),
         on_failure=lambda _: None,
     )
-    found = [_plain(state) for state in log.state.workflows.values()]
+    known = _plain(log.state)
+    low = log.state.low(log.partition.end)
+    batches = [batch.data async for batch in log.partition.read(low)]
+    whole = await _from_the_beginning(log, plan)
     await log.partition.aclose()
     await asyncio.sleep(0.1)
-    return found
+    return _Found(known, whole, batches)
 
 
-def _plain(state: WorkflowState) -> Any:
-    return msgspec.structs.asdict(state)
+async def _from_the_beginning(log: Log, plan: Plan) -> Any:
+    state = PartitionState(
+        0,
+        ended_max=plan.keys_max,
+        ended_size_max=plan.keys_size_max,
+        ended_age_us_max=int(plan.keys_age_s * 1e6),
+    )
+    try:
+        async for batch in log.partition.read(Position(0)):
+            if batch.first == 0 or state.epoch:
+                for position, record in batch.records():
+                    state.apply(position, record)
+    except JournalError:
+        return None
+    return _plain(state) if state.epoch else None
+
+
+def _plain(state: PartitionState) -> Any:
+    workflows = {
+        position: msgspec.structs.asdict(workflow)
+        for position, workflow in state.workflows.items()
+    }
+    return workflows, list(state._ended.values())

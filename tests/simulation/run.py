@@ -9,38 +9,38 @@ check the history
 """
 
 import asyncio
-import contextlib
 import gc
-import logging
 import random
-import traceback
-from collections.abc import Generator
+from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
-from unittest.mock import patch
+from functools import partial
 
+from tests.simulation.admitted import Bounds
 from tests.simulation.checker import Checker, Violation
-from tests.simulation.clients import Clients
-from tests.simulation.commands import COMMANDS
+from tests.simulation.clients import LAST_SPAN_S, Clients
+from tests.simulation.commands import Keyed
 from tests.simulation.dawdlers import Branches, Leaky
 from tests.simulation.disk import Disk
 from tests.simulation.handles import open_root
 from tests.simulation.history import History
 from tests.simulation.plan import LifePlan, Plan, draw_plan
-from tests.simulation.recovery import recovered_twice
-from tests.simulation.services import Calls, Shop, World
-from tests.simulation.tap import TappedJournal
+from tests.simulation.recovery import log_options, recovered_twice, refused_if_flipped
+from tests.simulation.released import LEFTOVERS_S, unreleased
+from tests.simulation.services import Calls, World
+from tests.simulation.shop import Shop
+from tests.simulation.surroundings import quiet_log, short_paths, steady_garbage
+from tests.simulation.tap import PortFaults, TappedJournal
+from tests.simulation.wall_clock import WallClock
 
 from coordinator import Coordinator, Options
 from coordinator.errors import (
     JournalBrokenError,
     JournalError,
     JournalFullError,
+    UncertainError,
 )
 from coordinator.journals.segments.journal import SegmentJournal
 from coordinator.journals.segments.store import StoreOptions
-from coordinator.log import LogOptions
 from coordinator.model import Random
 from coordinator.testing.loop import (
     DeadError,
@@ -52,21 +52,12 @@ from coordinator.testing.loop import (
 
 __all__ = ["HEALED_S", "Result", "simulate"]
 
-ROOT = Path(__file__).parents[2]
-"""Of the checkout."""
-
 HEALED_S = 900.0
 """Virtual seconds in which everything must end once all is healed: the slowest shape
 has 11 steps, each of which may first have to wait out the longest interval."""
 
 STOP_S = 60.0
 """Virtual seconds after which a process that was told to stop is killed."""
-
-LEFTOVERS_S = 5.0
-"""Virtual seconds in which tasks that users left behind go on, once all is closed."""
-
-START_US = 1_700_000_000_000_000
-"""What the clock says when virtual time starts."""
 
 
 @dataclass
@@ -85,11 +76,13 @@ class Result:
     workflows: int = 0
     ends: list[str] = field(default_factory=list[str])
     """What ended each life."""
+    faults: Counter[str] = field(default_factory=Counter[str])
+    """What went wrong outside, by sort."""
 
 
 def simulate(seed: int) -> Result:
     """Run *seed* and check what happened."""
-    with _steady_garbage(), _quiet_log(), _short_paths():
+    with steady_garbage(), quiet_log(), short_paths():
         return _Simulation(draw_plan(seed)).run()
 
 
@@ -120,17 +113,41 @@ class _Simulation:
         self.now_s = 0.0
         self.loop: SimulatedLoop | None = None
         self.history = History(self._time)
-        self.disk = Disk(
-            random.Random(f"{plan.seed}/disk"), plan.disk, capacity=plan.capacity
-        )
-        self.world = World(plan.seed, plan.services, self.history)
-        self.clients = Clients(plan, self.history)
         self.journal_id = random.Random(f"{plan.seed}/id").randbytes(16)
-        # `Keyed` brings a policy of its own, whose first interval is 50 ms.
-        shortest_s = min(plan.retry.first_s, 0.05) * (1 - plan.retry.jitter)
-        self.checker = Checker(self.journal_id.hex(), int(shortest_s * 1e6))
+        policies = [plan.retry]
+        if Keyed in plan.shapes:
+            policies.append(Keyed.POLICY)
+        self.checker = Checker(
+            self.journal_id.hex(),
+            policies,
+            Bounds(
+                plan.commands_max,
+                plan.keys_max,
+                plan.keys_size_max,
+                int(plan.keys_age_s * 1e6),
+            ),
+            plan.gateway,
+        )
         self.result = Result(plan.seed, plan, self.history, self.checker.violations)
+        faults = self.result.faults
+        self.disk = Disk(
+            random.Random(f"{plan.seed}/disk"),
+            plan.disk,
+            capacity=plan.capacity,
+            counts=faults,
+        )
+        self.world = World(plan.seed, plan.services, self.history, counts=faults)
+        self.clients = Clients(plan, self.history)
+        self.port = PortFaults(
+            random.Random(f"{plan.seed}/port"), plan.uncertain, faults
+        )
+        self.clock = WallClock(
+            random.Random(f"{plan.seed}/clock"), plan.clock_jumps, self._time, faults
+        )
+        self.decay = random.Random(f"{plan.seed}/decay")
         self._checked = 0
+        self._closing = False
+        """The process is about to end in order."""
 
     def _time(self) -> float:
         return self.loop.time() if self.loop is not None else self.now_s
@@ -154,6 +171,7 @@ class _Simulation:
     def _heal(self) -> None:
         self.world.heal()
         self.disk.faults.heal()
+        self.port.uncertain = self.clock.jumps = 0.0
         self.disk.capacity = 1 << 32
         self.history.life = len(self.plan.lives)
         self.history.add("healed")
@@ -190,6 +208,10 @@ class _Simulation:
         self.result.ends.append(end)
         self._follow()
         problem = recovered_twice(self.disk, self.plan, self.journal_id)
+        if not problem and self.decay.random() < self.plan.decay:
+            problem = refused_if_flipped(
+                self.disk, self.plan, self.journal_id, self.decay
+            )
         if problem:
             self._violated("lost", f"after life {life.number} ({end}): {problem}")
 
@@ -221,39 +243,78 @@ class _Simulation:
         if drawn.collects:
             collector = random.Random(f"{seed}/garbage/{life.number}")
             loop.collects_at_step = lambda: collector.random() < drawn.collects
-        if plan is not None and plan.crash.by == "step":
-            loop.dies_at_step = plan.crash.number
         return loop
 
     # Inside the loop.
 
     async def _process(self, life: Life, plan: LifePlan | None) -> str:
         """Be the process: start, serve, stop. Returns how it ended, if it did."""
-        loop = asyncio.get_running_loop()
-        crash = plan.crash if plan is not None else None
-        if crash is not None and crash.by == "time":
-            loop.call_later(crash.at_s, life.end, "crash at a drawn time")
-        if plan is not None and plan.full is not None:
-            loop.call_later(plan.full[0], self._fill, life)
-            loop.call_later(plan.full[1], self._empty)
+        until: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._plan_end(life, plan, until)
+        journal: TappedJournal | None = None
+        coordinator: Coordinator[Shop] | None = None
         try:
             journal = await self._open_journal(life, plan)
             coordinator = self._make_coordinator(life, plan, journal)
             await coordinator.start()
+            known = [info.id for info in coordinator.workflows()]
+            self.history.add("started", workflows=known)
+            end = await self._serve_and_watch(coordinator, life, plan, until)
         except JournalError as error:
             return self._failed_to_start(error)
-        failing = loop.create_task(self._watch(coordinator, life))
-        end = await self._serve(coordinator, life, plan)
-        failing.cancel()
-        await asyncio.wait({failing})
+        except asyncio.CancelledError:
+            end = "interrupted"
+        self._closing = True
         self._stop_soon(life)
-        await coordinator.aclose()
-        await journal.aclose()
+        if plan is None:
+            for problem in await unreleased(coordinator):
+                self._violated("bound", problem)
+        if coordinator is not None:
+            await coordinator.aclose()
+        if journal is not None:
+            await journal.aclose()
         self.history.add("life.closed")
         self._check_nothing_runs(life)
         # What users left behind lives on, and must get nothing done any more.
         await asyncio.sleep(LEFTOVERS_S)
         return end
+
+    def _plan_end(
+        self, life: Life, plan: LifePlan | None, until: asyncio.Future[None]
+    ) -> None:
+        """See to it that the process is told to stop, or dies, when it is to."""
+        self._closing = False
+        if plan is None:
+            return
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert isinstance(loop, SimulatedLoop)
+        assert task is not None
+
+        def stop(faults: int = 0) -> None:
+            self.result.faults["signal"] += faults
+            if not until.done():
+                until.set_result(None)
+
+        def interrupt() -> None:
+            # What comes later is a crash: asyncio then cancels everything there is.
+            if not self._closing:
+                self.result.faults["interrupt"] += 1
+                task.cancel()
+
+        crash = plan.crash
+        if crash.by == "time":
+            loop.call_later(crash.at_s, life.end, "crash at a drawn time")
+        elif crash.by == "step":
+            loop.dies_at_step = crash.number
+        elif crash.by in {"signal", "interrupt"}:
+            loop.calls_at_step[crash.number] = (
+                interrupt if crash.by == "interrupt" else partial(stop, 1)
+            )
+        in_time = crash.by in {"stop", "drain"}
+        loop.call_later(crash.at_s if in_time else plan.span_s * 3 + 20, stop)
+        if plan.full is not None:
+            loop.call_later(plan.full[0], self._fill, life)
+            loop.call_later(plan.full[1], self._empty)
 
     def _stop_soon(self, life: Life) -> None:
         """Have the process killed if it does not stop now."""
@@ -265,7 +326,9 @@ class _Simulation:
 
     def _failed_to_start(self, error: JournalError) -> str:
         end = f"failed to start: {error!r}"
-        if not isinstance(error, JournalBrokenError | JournalFullError):
+        if not isinstance(
+            error, JournalBrokenError | JournalFullError | UncertainError
+        ):
             self._violated("lost", end)
         elif self.world.healed:
             self._violated("unfinished", end)
@@ -280,11 +343,12 @@ class _Simulation:
         journal = await SegmentJournal.open_folder(
             folder,
             options=options,
-            clock=self._clock,
+            clock=self.clock,
             new_id=lambda: self.journal_id,
+            archive=folder.make_folder("archive") if drawn.archives else None,
             process=f"life {life.number}",
         )
-        return TappedJournal(journal, self.history)
+        return TappedJournal(journal, self.history, self.port)
 
     def _make_coordinator(
         self, life: Life, plan: LifePlan | None, journal: TappedJournal
@@ -295,24 +359,18 @@ class _Simulation:
         drawn = self.plan
         chance: Random = random.Random(f"{drawn.seed}/jitter/{life.number}")
         return Coordinator(
-            Shop(self.world, life, calls),
-            commands=COMMANDS,
+            Shop(self.world, life, calls, drawn.gateway),
+            commands=drawn.shapes,
             journal=journal,
             options=Options(
                 commands_max=drawn.commands_max,
                 step_timeout_s=drawn.step_timeout_s,
                 retry=drawn.retry,
-                log=LogOptions(
-                    checkpoint_size=drawn.checkpoint_size,
-                    carry_after=drawn.carry_after,
-                ),
+                log=log_options(drawn),
             ),
-            clock=self._clock,
+            clock=self.clock,
             random=chance,
         )
-
-    def _clock(self) -> int:
-        return START_US + int(self._time() * 1e6)
 
     async def _watch(self, coordinator: Coordinator[Shop], life: Life) -> None:
         """End the process when the journal is dead, as `wait_failed` asks for."""
@@ -320,27 +378,39 @@ class _Simulation:
         await asyncio.sleep(0.01)
         life.end(f"the journal failed: {error}")
 
-    async def _serve(
-        self, coordinator: Coordinator[Shop], life: Life, plan: LifePlan | None
+    async def _serve_and_watch(
+        self,
+        coordinator: Coordinator[Shop],
+        life: Life,
+        plan: LifePlan | None,
+        until: asyncio.Future[None],
     ) -> str:
-        loop = asyncio.get_running_loop()
-        until: asyncio.Future[None] = loop.create_future()
+        failing = asyncio.get_running_loop().create_task(self._watch(coordinator, life))
+        try:
+            return await self._serve(coordinator, life, plan, until)
+        finally:
+            failing.cancel()
+            await asyncio.wait({failing})
+
+    async def _serve(
+        self,
+        coordinator: Coordinator[Shop],
+        life: Life,
+        plan: LifePlan | None,
+        until: asyncio.Future[None],
+    ) -> str:
         if plan is None:
+            loop = asyncio.get_running_loop()
             waiting = loop.create_task(self._wait_for_all(coordinator, until))
-        else:
-            waiting = None
-            span_s = plan.span_s * 3 + 20
-            if plan.crash.by in {"stop", "drain"}:
-                span_s = plan.crash.at_s
-            loop.call_later(span_s, until.set_result, None)
-        drains = plan is not None and plan.crash.by == "drain"
-        if drains:
-            await self._serve_and_drain(coordinator, life, plan, until)
-        else:
             await self.clients.live(coordinator, plan, until)
-        if waiting is not None:
             await waiting
-        return "drained" if drains else "stopped"
+            return "stopped"
+        crash = plan.crash
+        if crash.by == "drain" or (crash.by == "signal" and crash.after):
+            await self._serve_and_drain(coordinator, life, plan, until)
+            return "drained"
+        await self.clients.live(coordinator, plan, until)
+        return "stopped"
 
     async def _serve_and_drain(
         self,
@@ -366,7 +436,7 @@ class _Simulation:
         """Wait until nothing is unfinished, or for as long as that may take."""
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + HEALED_S
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.1 + 2 * LAST_SPAN_S)
         while (  # noqa: ASYNC110 -- asks as people do, from outside
             coordinator.workflows() and loop.time() < deadline_s
         ):
@@ -385,6 +455,7 @@ class _Simulation:
     def _fill(self, life: Life) -> None:
         """Let others fill the disk, but for a few blocks."""
         if life.alive:
+            self.result.faults["disk filled by others"] += 1
             self.disk.capacity -= max(0, self.disk.free() - 4096)
 
     def _empty(self) -> None:
@@ -394,53 +465,3 @@ class _Simulation:
 def _is_users(coroutine: str) -> bool:
     """Say whether a task is one that a command left behind."""
     return any(f" {shape.__name__}." in coroutine for shape in (Branches, Leaky))
-
-
-@contextlib.contextmanager
-def _steady_garbage() -> Generator[None]:
-    """Collect garbage at drawn steps and at the ends of lives, and never else.
-
-    Or the death of an object, and what its task then logs, would be a matter of chance.
-    """
-    was_enabled = gc.isenabled()
-    gc.disable()
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.collect()
-        gc.unfreeze()
-        if was_enabled:
-            gc.enable()
-
-
-@contextlib.contextmanager
-def _short_paths() -> Generator[None]:
-    """Show files in tracebacks as seen from the root of the checkout.
-
-    A traceback is stored with the reason why a workflow is stuck. The length of a path
-    would decide when a segment is full, and so what a seed means.
-    """
-    show = traceback.StackSummary.format_frame_summary
-
-    def show_short(
-        stack: traceback.StackSummary, frame: traceback.FrameSummary, **options: Any
-    ) -> str:
-        path = Path(frame.filename)
-        within = path.is_relative_to(ROOT)
-        frame.filename = path.relative_to(ROOT).as_posix() if within else path.name
-        return show(stack, frame, **options)
-
-    with patch.object(traceback.StackSummary, "format_frame_summary", show_short):
-        yield
-
-
-@contextlib.contextmanager
-def _quiet_log() -> Generator[None]:
-    """What the engine tells people belongs to a real process's log."""
-    logger = logging.getLogger("coordinator")
-    was_disabled, logger.disabled = logger.disabled, True
-    try:
-        yield
-    finally:
-        logger.disabled = was_disabled

@@ -9,7 +9,8 @@ goes wrong, as drawn:
     odd       as `fail`, by an exception that no gateway would map
     lost      it was done, the reply never comes
     hang      the caller gives up; the request arrives all the same, before or *after*
-    blocked   for a while nothing gets through
+    blocked   for a while nothing gets through, and callers are told so at once
+    down      for a while nothing gets through, and nobody knows why
 
 A request, once sent, is the world's: it arrives though its caller was cancelled, or
 died, or gave up. So a request may arrive after its workflow was undone, unless the
@@ -22,10 +23,10 @@ import asyncio
 import heapq
 import itertools
 import random
-from collections.abc import Callable, Coroutine, Generator, Iterator
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 from tests.simulation.history import History
 
@@ -35,13 +36,16 @@ from coordinator.model import Direction
 from coordinator.testing.loop import Life
 
 __all__ = [
+    "PAUSES_S",
     "UNDO_OF",
+    "Calls",
     "DeclinedError",
     "Effect",
     "Reply",
+    "Service",
     "ServiceFaults",
-    "Shop",
     "World",
+    "hash_of",
 ]
 
 UNDO_OF = {
@@ -92,13 +96,15 @@ class ServiceFaults:
     """Per call: that its service is blocked from then on, for a while."""
     blocked_s: float = 3.0
     """Seconds of a block, at most."""
+    down: float = 0.0
+    """Per call: that its service answers nobody from then on, for a while."""
     latency_s: float = 0.01
     """Mean of each way; now and then a hundred times as long."""
 
     def heal(self) -> None:
         """Let nothing go wrong from here on. A no that was said stays one."""
         self.refuse = self.refuse_undo = self.fail = self.odd = 0.0
-        self.lost = self.hang = self.blocked = 0.0
+        self.lost = self.hang = self.blocked = self.down = 0.0
 
 
 @dataclass
@@ -137,6 +143,8 @@ class World:
     effects: dict[str, Effect] = field(default_factory=dict[str, Effect])
     problems: list[str] = field(default_factory=list[str])
     """What no caller may ask of a service, in words."""
+    counts: Counter[str] = field(default_factory=Counter[str])
+    """Of faults, by sort."""
     healed: bool = False
     _answers: dict[str, Reply | DeclinedError] = field(
         default_factory=dict[str, Reply | DeclinedError]
@@ -183,6 +191,7 @@ class World:
         operation = request.operation
         undo = request.step.direction is Direction.UNDO
         if not undo and self.chance.random() < self.faults.refuse:
+            self.counts["refusal"] += 1
             self.history.add("refusal", key=key)
             return DeclinedError(f"no {operation} today", self.chance.randrange(100))
         number = next(self._numbers)
@@ -236,6 +245,7 @@ class Service:
         self._life = life
         self._calls = calls
         self._blocked_until_s = 0.0
+        self._down_until_s = 0.0
 
     async def _call(self, operation: str, undoes: Reply | None = None) -> Reply:
         self._life.check()
@@ -249,22 +259,29 @@ class Service:
         self._life.check()
         world = self._world
         step = current_step()
-        with self._noted(step, operation, undoes):
-            if self._draw(world.faults.fail + world.faults.hang):
+        with self._noted(step, operation, undoes, threaded=True):
+            if self._draw(world.faults.fail + world.faults.hang, "call failed"):
                 raise CommandDelayed(f"{self.name} is not there")
-            if self._draw(world.faults.odd):
+            if self._draw(world.faults.odd, "odd error"):
                 raise OSError(32, "Broken pipe")
-            if undoes is not None and self._draw(world.faults.refuse_undo):
+            if undoes is not None and self._draw(
+                world.faults.refuse_undo, "undo refused"
+            ):
                 raise DeclinedError("it can't be undone at present", 409)
             request = _Request(step, operation, self._now_s(), undoes)
             answer = world.arrive(request)
-            if self._draw(world.faults.lost):
+            if self._draw(world.faults.lost, "done, reply lost"):
                 raise CommandDelayed(f"no reply from {self.name}", retry_after_s=0.5)
             return _answered(answer)
 
     @contextmanager
     def _noted(
-        self, step: StepContext, operation: str, undoes: Reply | None
+        self,
+        step: StepContext,
+        operation: str,
+        undoes: Reply | None,
+        *,
+        threaded: bool = False,
     ) -> Generator[None]:
         history = self._world.history
         key = step.idempotency_key
@@ -292,7 +309,7 @@ class Service:
             raise
         finally:
             if self._life.alive:
-                history.add("call.end", key=key, fate=fate)
+                history.add("call.end", key=key, fate=fate, threaded=threaded)
 
     async def _ask(
         self, step: StepContext, operation: str, undoes: Reply | None
@@ -303,15 +320,16 @@ class Service:
         if self._blocked_until_s > self._now_s() and not world.healed:
             await asyncio.sleep(there_s)
             raise CommandBlocked(self.name)
-        if self._draw(faults.fail):
+        is_down = self._down_until_s > self._now_s() and not world.healed
+        if is_down or self._draw(faults.fail, "call failed"):
             await asyncio.sleep(there_s)
             raise CommandDelayed(f"{self.name} is not there", retry_after_s=None)
-        if self._draw(faults.odd):
+        if self._draw(faults.odd, "odd error"):
             raise self._odd_error()
-        if undoes is not None and self._draw(faults.refuse_undo):
+        if undoes is not None and self._draw(faults.refuse_undo, "undo refused"):
             await asyncio.sleep(there_s)
             raise DeclinedError("it can't be undone at present", 409)
-        hangs = self._draw(faults.hang)
+        hangs = self._draw(faults.hang, "call hung")
         slow_s = 3 * HANG_S * world.chance.random() if hangs else 0.0
         request = _Request(step, operation, self._now_s() + there_s + slow_s, undoes)
         world.send(request)
@@ -323,15 +341,23 @@ class Service:
         answer = world.arrive(request)
         await self._calls.reached(after=True)
         await asyncio.sleep(back_s)
-        if self._draw(faults.lost):
+        if self._draw(faults.lost, "done, reply lost"):
             raise CommandDelayed(f"no reply from {self.name}")
         return _answered(answer)
 
     def _maybe_block(self) -> None:
         faults = self._world.faults
-        if self._blocked_until_s <= self._now_s() and self._draw(faults.blocked):
+        if self._blocked_until_s <= self._now_s() and self._draw(
+            faults.blocked, "service blocked"
+        ):
             blocked_s = faults.blocked_s * self._world.chance.random()
             self._blocked_until_s = self._now_s() + blocked_s
+
+        if self._down_until_s <= self._now_s() and self._draw(
+            faults.down, "service down"
+        ):
+            down_s = faults.blocked_s * self._world.chance.random()
+            self._down_until_s = self._now_s() + down_s
 
     def _odd_error(self) -> Exception:
         errors: list[Callable[[], Exception]] = [
@@ -342,8 +368,11 @@ class Service:
         ]
         return self._world.chance.choice(errors)()
 
-    def _draw(self, probability: float) -> bool:
-        return probability > 0 and self._world.chance.random() < probability
+    def _draw(self, probability: float, what: str) -> bool:
+        happens = probability > 0 and self._world.chance.random() < probability
+        if happens:
+            self._world.counts[what] += 1
+        return happens
 
     def _latency_s(self) -> float:
         chance = self._world.chance
@@ -358,91 +387,6 @@ def _answered(answer: Reply | DeclinedError) -> Reply:
     if isinstance(answer, DeclinedError):
         raise DeclinedError(answer.reason, answer.code)
     return answer
-
-
-class Inventory(Service):
-    """Reserves things."""
-
-    async def reserve(self, _order: str, _item: str = "") -> Reply:
-        return await self._call("reserve")
-
-    async def release(self, reply: Reply) -> None:
-        await self._call("release", reply)
-
-
-class Payments(Service):
-    """Charges money."""
-
-    async def charge(self, _order: str, _cents: int) -> Reply:
-        return await self._call("charge")
-
-    async def refund(self, reply: Reply) -> None:
-        await self._call("refund", reply)
-
-
-class Shipping(Service):
-    """Books parcels, and prints labels, which can't be undone."""
-
-    async def book(self, _order: str) -> Reply:
-        return await self._call("book")
-
-    async def unbook(self, reply: Reply) -> None:
-        await self._call("unbook", reply)
-
-    async def label(self, _order: str) -> Reply:
-        return await self._call("label")
-
-
-class Ledger(Service):
-    """Posts entries; plain functions, which run in threads."""
-
-    def post(self, _order: str) -> Reply:
-        return self._call_now("post")
-
-    def unpost(self, reply: Reply) -> None:
-        self._call_now("unpost", reply)
-
-
-class Shop:
-    """The receiver: the services as one life sees them."""
-
-    def __init__(self, world: World, life: Life, calls: Calls) -> None:
-        self.world = world
-        self.inventory = Inventory("inventory", world, life, calls)
-        self.payments = Payments("payments", world, life, calls)
-        self.shipping = Shipping("shipping", world, life, calls)
-        self.ledger = Ledger("ledger", world, life, calls)
-        self._life = life
-        self._leaked: list[asyncio.Task[None]] = []
-
-    def saw(self, reply: Reply) -> None:
-        """Note that `exec` goes on with *reply*."""
-        if self._life.alive:
-            self.world.history.add("exec.saw", key=reply.key, number=reply.number)
-
-    async def dawdle(self, times: int = 1) -> None:
-        """Take a time of its own, another one in every run."""
-        pause_s = self.world.pauses.choice(PAUSES_S)
-        if pause_s is not None:
-            await asyncio.sleep(pause_s * times)
-
-    def leak(self, work: Coroutine[Any, Any, None]) -> None:
-        """Start a task that nobody waits for, and whose end nobody looks at."""
-        task = asyncio.get_running_loop().create_task(work)
-        self._leaked.append(task)
-        task.add_done_callback(lambda done: done.cancelled() or done.exception())
-
-    def declined(self, reason: str) -> DeclinedError:
-        """Return a refusal of the command's own."""
-        return DeclinedError(reason, 13)
-
-    def patience_s(self, timeout_ms: int) -> float:
-        """Return a time-out that a healed service meets."""
-        return 60.0 if self.world.healed else timeout_ms / 1000
-
-    def has_a_bad_day(self, order: str) -> bool:
-        """Say whether `exec`'s own code fails now: until all is healed, by order."""
-        return not self.world.healed and hash_of(self.world.seed, order) % 2 == 0
 
 
 def hash_of(seed: int, text: str) -> int:

@@ -5,11 +5,14 @@ from typing import Any
 
 import msgspec
 import pytest
+from tests.simulation.admitted import Bounds
 from tests.simulation.checker import Checker
 from tests.simulation.history import Event
 from tests.simulation.services import Effect
+from tests.simulation.shop import GatewayPlan
 
-from coordinator.model import Direction, EndStatus, OutcomeStatus
+from coordinator.gateways.breaker import BreakerOptions
+from coordinator.model import Direction, EndStatus, OutcomeStatus, Retry
 from coordinator.records import (
     Aborting,
     Accepted,
@@ -17,6 +20,7 @@ from coordinator.records import (
     Finished,
     Outcome,
     Record,
+    Resumed,
     Started,
     Stuck,
 )
@@ -28,8 +32,13 @@ REPLY = msgspec.msgpack.encode({"key": KEY, "number": 7})
 class Script:
     """Writes a history of one order, as it should be; tests leave out or add."""
 
-    def __init__(self, retry_us_min: int = 0) -> None:
-        self.checker = Checker("j", retry_us_min)
+    def __init__(
+        self,
+        policy: Retry = Retry(first_s=1e-9, longest_s=1.0),  # noqa: B008 -- frozen
+        bounds: Bounds | None = None,
+        gateway: GatewayPlan | None = None,
+    ) -> None:
+        self.checker = Checker("j", [policy], bounds, gateway)
         self.position = 0
         self.effects: list[Effect] = []
 
@@ -142,7 +151,7 @@ def test_an_unknown_call_may_be_repeated(script: Script) -> None:
 
 
 def test_an_unknown_call_that_is_repeated_at_once() -> None:
-    script = Script(retry_us_min=1000)
+    script = Script(Retry(first_s=0.01))
     script.start()
     script.accept()
     script.call()
@@ -382,3 +391,178 @@ def test_a_heedless_completion_has_to_own_up(
     completed = EndStatus.COMPLETED
     script.durable(Finished(1, completed, msgspec.msgpack.encode(7), 0, ignored))
     assert script.kinds() == kinds
+
+
+def test_a_process_that_knows_nothing_of_what_is_unfinished(script: Script) -> None:
+    script.accept()
+    script.add("started", workflows=["0-1"])
+    assert script.checker.violations == []
+    script.add("started", workflows=[])
+    assert script.kinds()[0] == "forgotten"
+
+
+def test_a_client_that_waits_when_all_has_ended(script: Script) -> None:
+    script.add("clients.left", waiting=1)
+    assert script.kinds() == []
+    script.add("healed")
+    script.add("clients.left", waiting=1)
+    assert script.kinds() == ["unfinished"]
+
+
+def test_an_operator_who_is_answered_too_early(script: Script) -> None:
+    script.accept()
+    script.add("operator.done", workflow="0-1", what="cancel")
+    assert script.kinds()[0] == "early"
+
+
+def accepted(order: str, key: str = "", at: int = 0) -> Accepted:
+    payload = msgspec.msgpack.encode({"order": order})
+    return Accepted("Linear", "msgpack", payload, at, key=key)
+
+
+def offered(script: Script, *orders: str) -> None:
+    for order in orders:
+        script.add("submit.begin", order=order)
+
+
+def ended(workflow: int, value: str = "", at: int = 0) -> Finished:
+    data = msgspec.msgpack.encode(value)
+    return Finished(workflow, EndStatus.COMPLETED, data, at)
+
+
+def test_who_was_offered_later_comes_in_first(script: Script) -> None:
+    offered(script, "a", "b", "c")
+    script.durable(accepted("a"), accepted("c"))
+    assert script.checker.violations == []
+    script.durable(accepted("b"))
+    assert script.kinds()[0] == "order"
+
+
+def test_more_come_in_than_may_be_in_memory() -> None:
+    script = Script(bounds=Bounds(commands_max=1))
+    script.start()
+    offered(script, "a", "b", "c")
+    script.durable(accepted("a"), ended(1), accepted("b"))
+    assert script.checker.violations == []
+    script.durable(accepted("c"))
+    assert script.kinds()[0] == "bound"
+
+
+def test_what_is_stuck_takes_no_place_until_it_goes_on() -> None:
+    script = Script(bounds=Bounds(commands_max=1))
+    script.start()
+    offered(script, "a", "b", "c")
+    script.durable(accepted("a"), Stuck(1, "why", 0), accepted("b"), ended(3))
+    assert script.checker.violations == []
+    script.durable(Resumed(1, "ops", 0), accepted("c"))
+    assert script.kinds()[0] == "bound"
+
+
+@pytest.mark.parametrize(
+    ("bounds", "kinds"),
+    [
+        (Bounds(), ["twice"]),
+        (Bounds(keys_max=1), []),
+        (Bounds(keys_max=2), ["twice"]),
+        (Bounds(keys_size_max=10), []),
+        (Bounds(keys_age_us=5), []),
+        (Bounds(keys_age_us=50), ["twice"]),
+    ],
+)
+def test_a_key_may_be_forgotten_only_for_a_reason(
+    bounds: Bounds, kinds: list[str]
+) -> None:
+    script = Script(bounds=bounds)
+    script.start()
+    offered(script, "a", "b")
+    script.durable(accepted("a", "key"), ended(1, "a long one"))
+    script.durable(accepted("b", "other"), ended(3, "a long one"))
+    script.durable(accepted("a", "key", at=20), ended(5, at=20))
+    assert script.kinds() == kinds
+
+
+def test_a_checkpoint_that_keeps_more_than_it_may() -> None:
+    script = Script(bounds=Bounds(keys_max=2, keys_size_max=100))
+    script.start()
+    script.add("journal.checkpoint", kept=2, kept_size=100)
+    script.add("journal.checkpoint", kept=1, kept_size=1000)
+    assert script.checker.violations == []
+    script.add("journal.checkpoint", kept=3, kept_size=10)
+    script.add("journal.checkpoint", kept=2, kept_size=101)
+    assert script.kinds() == ["bound", "bound"]
+
+
+GATEWAY = GatewayPlan(1.0, 2, BreakerOptions(calls_min=1, trials_max=1))
+
+
+@pytest.fixture
+def gate() -> Script:
+    script = Script(gateway=GATEWAY)
+    script.start()
+    script.accept()
+    script.outcome()
+    script.finish()
+    return script
+
+
+def passes(script: Script, call: int, now_s: float) -> None:
+    script.add("gate.passes", call=call, now_s=now_s)
+
+
+def ends(script: Script, call: int, now_s: float, fate: str) -> None:
+    script.add("gate.ends", call=call, now_s=now_s, fate=fate)
+
+
+def test_a_circuit_as_it_should_be(gate: Script) -> None:
+    passes(gate, 0, 0.0)
+    passes(gate, 1, 0.1)
+    ends(gate, 0, 0.2, "failure")  # opens it until 1.2
+    gate.add("gate.turns_away", workflow="0-1", now_s=0.3)
+    ends(gate, 1, 0.4, "success")  # of the period before
+    passes(gate, 2, 1.3)
+    gate.add("gate.turns_away", workflow="0-1", now_s=1.3)
+    ends(gate, 2, 1.4, "success")
+    passes(gate, 3, 1.5)
+    ends(gate, 3, 1.6, "success")  # closes it
+    passes(gate, 4, 1.7)
+    passes(gate, 5, 1.7)
+    assert gate.kinds() == []
+
+
+def test_an_open_circuit_that_lets_a_call_through(gate: Script) -> None:
+    passes(gate, 0, 0.0)
+    ends(gate, 0, 0.2, "failure")
+    passes(gate, 1, 1.1)
+    assert gate.kinds() == ["breaker"]
+
+
+def test_a_second_trial_beside_the_first(gate: Script) -> None:
+    passes(gate, 0, 0.0)
+    ends(gate, 0, 0.2, "failure")
+    passes(gate, 1, 1.3)
+    passes(gate, 2, 1.3)
+    assert gate.kinds() == ["breaker"]
+
+
+def test_a_trial_that_failed_opens_it_for_longer(gate: Script) -> None:
+    passes(gate, 0, 0.0)
+    ends(gate, 0, 0.2, "failure")
+    passes(gate, 1, 1.3)
+    ends(gate, 1, 1.4, "failure")  # until 3.4
+    passes(gate, 2, 3.3)
+    assert gate.kinds() == ["breaker"]
+
+
+@pytest.mark.parametrize("now_s", [0.0, 1.25])
+def test_a_call_that_is_turned_away_for_nothing(gate: Script, now_s: float) -> None:
+    if now_s:
+        passes(gate, 0, 0.0)
+        ends(gate, 0, 0.2, "failure")
+    gate.add("gate.turns_away", workflow="0-1", now_s=now_s)
+    assert gate.kinds() == ["breaker"]
+
+
+def test_more_calls_than_may_be_under_way(gate: Script) -> None:
+    for call in range(3):
+        passes(gate, call, 0.0)
+    assert gate.kinds() == ["bound"]

@@ -1,12 +1,10 @@
 """What is accepted ends, and nothing is lost, doubled or left over: 200 seeds of it."""
 
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from tests.simulation.determinism import digests
 from tests.simulation.run import simulate
 
 ROOT = Path(__file__).parents[2]
@@ -14,12 +12,6 @@ SEEDS = 200
 SEEDS_PER_TEST = 10
 SEEDS_TWICE = 24
 """Of these, two store tracebacks."""
-
-DIGESTS = f"""
-from tests.simulation.run import simulate
-for seed in range({SEEDS_TWICE}):
-    print(simulate(seed).history.digest())
-"""
 
 
 @pytest.mark.parametrize("first", range(0, SEEDS, SEEDS_PER_TEST))
@@ -30,19 +22,6 @@ def test_nothing_is_lost_doubled_or_left_over(first: int) -> None:
         assert not violations, f"repeat it: {again}"
 
 
-def digests(root: Path, hash_seed: str) -> list[str]:
-    path = os.pathsep.join((str(root / "src"), str(root)))
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", DIGESTS],
-        cwd=root,
-        env=os.environ | {"PYTHONHASHSEED": hash_seed, "PYTHONPATH": path},
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    return done.stdout.split()
-
-
 def test_a_seed_is_the_same_history_in_every_process_and_checkout(
     tmp_path: Path,
 ) -> None:
@@ -50,9 +29,10 @@ def test_a_seed_is_the_same_history_in_every_process_and_checkout(
         shutil.copytree(
             ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__")
         )
-    first, second = digests(ROOT, "0"), digests(tmp_path, "4711")
-    assert len(first) == SEEDS_TWICE
-    assert first == second
+    here = digests(0, SEEDS_TWICE, "0").communicate()[0]
+    there = digests(0, SEEDS_TWICE, "4711", tmp_path).communicate()[0]
+    assert len(here.split()) == SEEDS_TWICE
+    assert here == there
 
 
 def test_seeds_differ() -> None:

@@ -126,6 +126,8 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         self.life = life
         self.steps = 0
         self.dies_at_step: int | None = None
+        self.calls_at_step: dict[int, Callable[[], object]] = {}
+        """What comes from outside, a signal for one, before which step."""
         self.collects_at_step: Callable[[], bool] | None = None
         self.problems: list[str] = []
         """What tasks and callbacks left to the loop's exception handler."""
@@ -174,6 +176,8 @@ class SimulatedLoop(asyncio.BaseEventLoop):
             self.steps += 1
             if self.steps == self.dies_at_step:
                 self.life.end(f"crash at step {self.steps} of the loop")
+            if self.steps in self.calls_at_step:
+                self.calls_at_step[self.steps]()
             if not self.life.alive:
                 ready.appendleft(handle)  # `bury` needs its task, which is held weakly
             self.life.check()
