@@ -31,6 +31,7 @@ from coordinator.errors import (
 from coordinator.model import EndStatus, Random, WorkflowId
 from coordinator.options import EngineOptions
 from coordinator.ports import Journal
+from coordinator.preview import Preview
 from coordinator.runs import Outcome, Submission, WorkflowInfo
 from coordinator.workflow import Command
 
@@ -231,6 +232,16 @@ class Coordinator(Generic[ReceiverT]):
         """
         self._codecs[name] = decode
 
+    def preview(self) -> Preview:
+        """Return what judges, by this code, workflows that other code began.
+
+        For `coordinator check`: nothing is opened, started or called.
+        """
+        return Preview(self.receiver, self._registered(), self._options)
+
+    def _registered(self) -> Commands:
+        return Commands(list(self._types.values()), self._codecs)
+
     def call_by(self, call: Call) -> None:
         """Have the functions of steps and undos called by *call*.
 
@@ -286,7 +297,7 @@ class Coordinator(Generic[ReceiverT]):
         journal = await _open(self.journal)
         engine = Engine(
             self.receiver,
-            Commands(list(self._types.values()), self._codecs),
+            self._registered(),
             self._options,
             clock=self._clock,
             random=self._random,

@@ -11,7 +11,7 @@ first undo: the first two rules of compensation are the order of lines in this m
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from coordinator import values
@@ -252,7 +252,8 @@ class Execution:
         if unknown:
             return _stuck(
                 f"nobody knows whether {', '.join(map(str, unknown))} was done, and "
-                f"exec no longer asks for it{self._standing()}"
+                f"exec no longer asks for it{self._standing()}",
+                unknown,
             )
         standing = set(self._state.standing())
         missing = [step for step in self._attempt.ignored() if step in standing]
@@ -261,7 +262,8 @@ class Execution:
         why = "" if error is None else f" (exec ended with {describe(error)})"
         return _stuck(
             f"can't undo {', '.join(map(str, missing))}: recorded as done, but exec no "
-            f"longer asks for it{why}{self._standing()}"
+            f"longer asks for it{why}{self._standing()}",
+            missing,
         )
 
     async def _compensate(self, error: BaseException | None) -> Verdict:
@@ -302,6 +304,6 @@ class Execution:
         return Ended(Finished(state.position, end, value, self._host.now()))
 
 
-def _stuck(reason: str) -> Stuck:
+def _stuck(reason: str, missing: Iterable[StepId] = ()) -> Stuck:
     # It may name steps, which are called what the user likes.
-    return Stuck(values.storable(reason))
+    return Stuck(values.storable(reason), tuple(missing))

@@ -114,6 +114,8 @@ class Stuck(msgspec.Struct, frozen=True):
     """A person must look. Not yet recorded."""
 
     reason: str
+    missing: tuple[StepId, ...] = ()
+    """Those that it would have to undo, or ask for first, and that this run lacks."""
 
 
 class Parked(msgspec.Struct, frozen=True):

@@ -21,6 +21,7 @@ HEAVY = ("aiohttp", "pydantic", "rich", "typer", "hypothesis")
 
 COMMANDS = [
     "cancel",
+    "check",
     "doctor",
     "journal",
     "journal dump",

@@ -443,6 +443,24 @@ def replay(  # noqa: PLR0913, PLR0917 -- one per option
 
 
 @app.command()
+def check(
+    against: Annotated[
+        str,
+        typer.Option(
+            metavar="MODULE:OBJECT",
+            help="The Coordinator with the new code, or a function that returns it.",
+        ),
+    ],
+    journal: JournalOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what new code would do with what is unfinished; exits with 1 if it is bad."""
+    from coordinator.cli import previewing
+
+    raise typer.Exit(previewing.check(against, journal=journal, as_json=as_json))
+
+
+@app.command()
 def doctor(journal: JournalOption = None, as_json: JsonOption = False) -> None:
     """Check disk, clock, journal and server; exits with 1 on a problem."""
     from coordinator.cli.doctor import doctor as examine

@@ -19,7 +19,7 @@ from coordinator.runs import WorkflowInfo
 from coordinator.state import PartitionState
 from coordinator.timeline import Timeline, build_timeline
 
-__all__ = ["opened", "timeline_of", "unfinished"]
+__all__ = ["opened", "partitions", "timeline_of", "unfinished"]
 
 READS_MAX = 10
 """Times that a journal is read which is trimmed while it is read."""
@@ -79,8 +79,8 @@ def unfinished(folder: Folder) -> Iterator[WorkflowInfo]:
     Raises:
         CoordinatorError: The journal can't be read.
     """
-    for partition in inspect.info(folder).partitions:
-        for workflow in _read(folder, partition).workflows.values():
+    for partition in partitions(folder):
+        for workflow in partition.workflows.values():
             stuck = workflow.stuck
             yield WorkflowInfo(
                 id=workflow.id,
@@ -93,6 +93,16 @@ def unfinished(folder: Folder) -> Iterator[WorkflowInfo]:
                 reason="" if stuck is None else stuck.reason,
                 due_s=None,
             )
+
+
+def partitions(folder: Folder) -> Iterator[PartitionState]:
+    """Yield the state of each partition, read when it is its turn.
+
+    Raises:
+        CoordinatorError: The journal can't be read.
+    """
+    for partition in inspect.info(folder).partitions:
+        yield _read(folder, partition)
 
 
 def _read(folder: Folder, partition: inspect.PartitionInfo) -> PartitionState:
