@@ -301,7 +301,7 @@ def show_story(folder: Path, story: Story, console: Console) -> None:
     console.print(f"An order that was undone{across}:")
     console.print(f"$ coordinator {' '.join(command)}", style="bold", markup=False)
     console.file.flush()
-    subprocess.run([sys.executable, "-m", "coordinator.cli", *command], check=True)
+    subprocess.run([sys.executable, "-m", "coordinator", *command], check=True)
     console.print()
 
 

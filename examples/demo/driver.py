@@ -176,7 +176,7 @@ class _Driver:
         """Start the coordinator, and return when it accepts clients."""
         process = await self._children.start(
             "coordinator",
-            *("-m", "coordinator.cli", "serve", "examples.shop.orders:coordinator"),
+            *("-m", "coordinator", "serve", "examples.shop.orders:coordinator"),
             *("--listen", f"tcp://127.0.0.1:{self._ports['coordinator']}"),
             *("--journal", f"file:{self._folder / 'journal'}", "--json"),
             more_environment={
