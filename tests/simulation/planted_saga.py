@@ -5,7 +5,7 @@ from typing import Any
 
 from tests.simulation.planted import Bug, instead, without_waiting
 
-from coordinator import calls, execution, saga, steps, values
+from coordinator import app, calls, execution, saga, steps, values
 from coordinator.errors import CommandDelayed, Refused
 from coordinator.execution import Execution
 from coordinator.model import Direction, StepId
@@ -176,7 +176,7 @@ BUGS = [
     ),
     Bug(
         "no answer in time is taken for a refusal",
-        steps,
+        app,
         "call",
         instead(late_is_refused),
         frozenset({"leftover", "unrecorded", "changed", "unfinished"}),
@@ -327,6 +327,7 @@ BUGS = [
         "load_refusal",
         instead(refusal_of_no_class),
         frozenset({"changed", "state", "leftover", "unfinished"}),
+        first=448,
     ),
     Bug(
         "who is delayed is parked",
