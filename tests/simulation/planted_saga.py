@@ -209,7 +209,7 @@ BUGS = [
         "__init__",
         without_waiting(Steps, "Started"),
         LEFT,
-        hard=True,
+        first=470,
     ),
     Bug(
         "a new idempotency key for each attempt",

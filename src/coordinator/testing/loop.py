@@ -142,6 +142,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
             weakref.WeakKeyDictionary()
         )
         self.set_exception_handler(_keep_problem)
+        self.set_task_factory(_number_tasks())
 
     def time(self) -> float:
         """Return virtual seconds."""
@@ -306,6 +307,31 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         # The dead may still call: what they schedule never runs.
         if self._closed and self.life.alive:
             raise RuntimeError("Event loop is closed")
+
+
+class Task(asyncio.Task[Any]):
+    """A task whose place in a set is a matter of its number, not of its address.
+
+    `asyncio.TaskGroup` keeps its tasks in a set, and cancels them in its order.
+    """
+
+    def __init__(self, coroutine: Any, number: int, **options: Any) -> None:
+        self._number = number  # first: asyncio puts it into a set while it is made
+        super().__init__(coroutine, **options)
+
+    def __hash__(self) -> int:
+        return self._number
+
+
+def _number_tasks() -> Callable[..., Task]:
+    numbers = itertools.count(1)
+
+    def make(
+        loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any
+    ) -> Task:
+        return Task(coroutine, next(numbers), loop=loop, **options)
+
+    return make
 
 
 def _wakes_a_task(handle: asyncio.Handle) -> bool:
