@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coordinator.errors import DecodeError
+from coordinator.errors import DecodeError, EncodeError
 from coordinator.model import Direction, EndStatus, OutcomeStatus
 from coordinator.records import (
     Aborting,
@@ -127,3 +127,8 @@ def test_a_text_that_is_none_is_no_record() -> None:
     data = encode_record(Stuck(1, "bug", 6)).replace(b"bug", b"b\xffg")
     with pytest.raises(DecodeError, match="not a journal record"):
         decode_record(data)
+
+
+def test_a_text_that_is_none_is_refused_before_it_is_written() -> None:
+    with pytest.raises(EncodeError, match="surrogates not allowed"):
+        encode_record(Accepted("PlaceOrder", "msgpack", b"", 1, "caf\udce9"))

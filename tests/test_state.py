@@ -18,6 +18,7 @@ from coordinator.records import (
     Carried,
     Claimed,
     Finished,
+    Lost,
     Outcome,
     Record,
     Resumed,
@@ -290,6 +291,12 @@ def test_a_claim_is_about_no_workflow_and_says_the_epoch() -> None:
     partition = PartitionState(0)
     assert partition.apply(0, Claimed(7, "host a", 1)) is None
     assert partition.epoch == 7
+
+
+def test_a_lost_record_is_about_no_workflow() -> None:
+    state = PartitionState(3)
+    assert state.apply(Position(0), Lost(at=1, why="p3, byte 80")) is None
+    assert not state.workflows
 
 
 def test_a_finished_workflow_is_handed_out_for_the_last_time() -> None:

@@ -26,7 +26,11 @@ from coordinator.errors import (
     JournalLockedError,
 )
 from coordinator.journals.segments.format import segment_name
-from coordinator.journals.segments.journal import SegmentJournal, read_journal_file
+from coordinator.journals.segments.journal import (
+    SegmentJournal,
+    read_journal_file,
+    told_by_segments,
+)
 
 T = TypeVar("T")
 
@@ -368,3 +372,11 @@ def test_by_default_every_journal_has_an_id_and_a_clock_of_its_own() -> None:
         await journals[0].aclose()
 
     run(main())
+
+
+def test_a_segment_whose_header_is_damaged_tells_nothing() -> None:
+    folder = Disk().folder()
+    file = folder.make_folder("p0").create("00000000000000000000.seg")
+    file.write(0, bytes(64))
+    file.close()
+    assert list(told_by_segments(folder)) == []

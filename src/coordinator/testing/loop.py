@@ -326,9 +326,7 @@ class Task(asyncio.Task[Any]):
 def _number_tasks() -> Callable[..., Task]:
     numbers = itertools.count(1)
 
-    def make(
-        loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any
-    ) -> Task:
+    def make(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> Task:
         return Task(coroutine, next(numbers), loop=loop, **options)
 
     return make
