@@ -112,15 +112,23 @@ def refused_if_flipped(
         if f"/{name}" not in str(error) or getattr(error, "offset", 0) > offset:
             return f"{where} was flipped, and {error}"
     else:
-        cut = found.batches[:-1] == sound.batches[:-2]
         active = name == max(one for one in names if one != "checkpoint")
-        if found.known != sound.known and not (active and cut):
+        if found.known != sound.known and not (active and _lacks_last(found, sound)):
             return f"{where} was flipped, and nobody noticed"
         return ""  # it was not needed; what was made of it is on the copy
     _flip(inode, offset, bit)
     if _recover(copy, plan, journal_id) != sound:
         return f"{where} was mended, and all is not as it was"
     return ""
+
+
+def _lacks_last(found: _Found, sound: _Found) -> bool:
+    """Say whether *found* is *sound* without its last batch, and without no other.
+
+    Who lacks the end of a workflow reads from further back.
+    """
+    left, expected = found.batches[:-1], sound.batches[:-2]
+    return left[len(left) - len(expected) :] == expected
 
 
 def _flip(inode: Inode, offset: int, bit: int) -> None:
