@@ -49,6 +49,7 @@ TESTS_ELSEWHERE: dict[str, str] = {
     "coordinator/commands.py": "engine/test_exec.py",
     "coordinator/context.py": "gateways/test_context.py",
     "coordinator/engine.py": "engine/test_door.py",
+    "coordinator/entrance.py": "engine/test_door.py",
     "coordinator/execution.py": "engine/test_exec.py",
     "coordinator/journals/segments/files.py": "journals/test_store.py",
     "coordinator/journals/segments/gaps.py": "test_mending.py",

@@ -377,7 +377,7 @@ class Coordinator(Generic[ReceiverT]):
             NotAcceptedError: The coordinator is stopping, or its disk is full.
             JournalError: The journal is dead.
         """
-        engine = self.engine
+        entrance = self.engine.entrance
         class_ = type(command)
         type_ = self._types.get(class_)
         if type_ is None:
@@ -388,14 +388,14 @@ class Coordinator(Generic[ReceiverT]):
         waiter = _Waiter(asyncio.get_running_loop())
         asker = _Asker(waiter)
         payload = values.encode(command)
-        engine.offer(
+        entrance.offer(
             Submission(type_.name, "msgpack", payload, command_key(command), trace),
             asker,
         )
         try:
             await asyncio.shield(waiter.accepted_id)
         except asyncio.CancelledError:
-            engine.withdraw(asker)
+            entrance.withdraw(asker)
             raise
         return Handle(waiter, self._result_types[class_])
 

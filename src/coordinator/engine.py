@@ -6,7 +6,7 @@
                  operators (retry, cancel) --'               '----> Parked
 
 One task per running workflow; a delayed one has none. What a run of `exec` may do is
-`execution`'s, who may come in is `admission`'s, when to try again is `schedule`'s, and
+`execution`'s, who may come in is `entrance`'s, when to try again is `schedule`'s, and
 what is known is `log`'s; this module only connects them.
 """
 
@@ -22,24 +22,22 @@ from coordinator.admission import Admission
 from coordinator.calls import Call, call, describe
 from coordinator.commands import Commands
 from coordinator.commit import Durable
-from coordinator.door import Door
+from coordinator.entrance import Entrance
 from coordinator.errors import (
     CommandTypeError,
     DecodeError,
-    EncodeError,
     JournalClosedError,
     JournalError,
-    NotAcceptedError,
 )
 from coordinator.execution import MEND, Execution
 from coordinator.log import Log
 from coordinator.logs import Logs
-from coordinator.model import Random, WorkflowId, format_workflow_id
+from coordinator.model import Random, WorkflowId
 from coordinator.operators import Operators
 from coordinator.options import EngineOptions
 from coordinator.ports import Journal
-from coordinator.records import Accepted, Stuck
-from coordinator.runs import Caller, Outcome, Run, Submission, refuse, tell
+from coordinator.records import Stuck
+from coordinator.runs import Caller, Run, Submission
 from coordinator.schedule import Schedule
 from coordinator.state import WorkflowState
 from coordinator.steps import Steps
@@ -100,8 +98,6 @@ class Engine:
         self._runs: dict[WorkflowId, Run] = {}
         self._active: dict[Run, None] = {}  # in order, so that a seed repeats
         self._schedule: Schedule | None = None
-        self._door: Door[Submission, Caller] = Door()
-        self._closing = ""
         self._abandoned = False
         """Cut off: what is appended, and not known to be durable, may never be."""
         self._idle = asyncio.Event()
@@ -114,8 +110,9 @@ class Engine:
             clock,
             lambda run: self.schedule.due_in_s(run),  # noqa: PLW0108 -- made at start
         )
-        self.on_door: Callable[[], None] = lambda: None
-        """Called when the doors may have opened or closed; see `door_closed`."""
+        self.entrance = Entrance(
+            self._runs, self.admission, commands.services_of, clock, self._let_in
+        )
 
     # -- start and stop --------------------------------------------------------------
 
@@ -128,7 +125,7 @@ class Engine:
         self.loop = asyncio.get_running_loop()
         self.failed = self.loop.create_future()
         self.journal = journal
-        self._logs = await Logs.open(
+        self._logs = self.entrance.logs = await Logs.open(
             journal,
             owner=owner,
             clock=self.now,
@@ -157,7 +154,7 @@ class Engine:
             Whether all of them ended within *deadline_s* seconds. What did not is cut
             off; the next process asks again, under the same keys.
         """
-        self._close_doors("the coordinator is stopping")
+        self._close("the coordinator is stopping")
         for run in self._active:
             if run.execution is not None:
                 run.execution.steps.park()
@@ -177,7 +174,7 @@ class Engine:
 
         May be called twice. Nothing acknowledged is lost, and nothing unfinished.
         """
-        self._close_doors("the coordinator was stopped")
+        self._close("the coordinator was stopped")
         try:
             await self._abandon()
         finally:
@@ -186,7 +183,7 @@ class Engine:
                     await self._logs.aclose()
             finally:
                 stopped = JournalClosedError("the coordinator was stopped")
-                self._tell_all(self._dead() or stopped)
+                self._tell_all(self.entrance.failure or stopped)
                 self.threads.shutdown(cancel_futures=True)
 
     @property
@@ -195,13 +192,10 @@ class Engine:
         assert self._schedule is not None
         return self._schedule
 
-    def _close_doors(self, reason: str) -> None:
-        self._closing = self._closing or reason
+    def _close(self, reason: str) -> None:
         if self._schedule is not None:
             self._schedule.stop()
-        while (entry := self._door.pop(lambda _: True)) is not None:
-            refuse(entry[1], NotAcceptedError(self._closing))
-        self.on_door()
+        self.entrance.close(reason)
 
     async def _abandon(self) -> None:
         self._abandoned = True
@@ -222,7 +216,7 @@ class Engine:
     def _fail(self, error: JournalError) -> None:
         """The journal is dead: nothing more can be acknowledged, so nothing is done."""
         self._abandoned = True
-        self._close_doors(f"the journal failed: {error}")
+        self._close(f"the journal failed: {error}")
         if self.failed is not None and not self.failed.done():
             # Once, though every partition of a dead disk finds out for itself.
             _LOGGER.critical(
@@ -231,81 +225,17 @@ class Engine:
                 error,
             )
             self.failed.set_result(error)
+            self.entrance.failure = error
         for run in list(self._active):
             if run.execution is not None:
                 run.execution.steps.abandon()
         self._tell_all(error)
 
-    def _dead(self) -> JournalError | None:
-        failed = self.failed
-        return failed.result() if failed is not None and failed.done() else None
-
     def _tell_all(self, error: JournalError) -> None:
         for run in self._runs.values():
             run.tell_refused(error)
 
-    # -- the door --------------------------------------------------------------------
-
-    def offer(self, submission: Submission, caller: Caller) -> bool:
-        """Take a command in: at once, or when there is room for it.
-
-        An equal key attaches to the workflow that has it, whatever the doors are. The
-        caller hears of everything else.
-
-        Returns:
-            Whether it waits at the door; if its caller goes away, `withdraw` it.
-        """
-        if self._closing:
-            refuse([caller], self._dead() or NotAcceptedError(self._closing))
-        elif not (submission.key and self._attach(submission, caller)):
-            if self._closed_to(submission.type):
-                self._door.push(submission.type, submission.key, submission, caller)
-                self.on_door()
-                return True
-            self._accept(submission, (caller,))
-        return False
-
-    def withdraw(self, caller: Caller) -> bool:
-        """Take *caller* away from the door, and its command if nobody else wants it.
-
-        Returns:
-            Whether it was there, so that it will not be told of anything.
-        """
-        left = self._door.leave(caller)
-        if left:
-            self.on_door()
-        return left
-
-    @property
-    def door_closed(self) -> str:
-        """Why no command comes in at present; empty if some may."""
-        return (
-            self._closing
-            or self.admission.closed_to_all
-            or (
-                "commands that wait for a suspended service fill the door"
-                if len(self._door) >= self._options.commands_max
-                else ""
-            )
-        )
-
-    def _closed_to(self, type_: str) -> str:
-        return self.admission.closed_to(self._commands.services_of(type_))
-
-    def _attach(self, submission: Submission, caller: Caller) -> bool:
-        assert self._logs is not None
-        if (located := self._logs.find(submission.type, submission.key)) is None:
-            return False
-        log, found = located
-        id_ = format_workflow_id(log.state.number, found.position)
-        if (run := self._runs.get(id_)) is not None:
-            # Perhaps it has ended, but that is not durable yet: told when it is.
-            self._join(run, caller)
-        else:
-            assert not isinstance(found, WorkflowState)
-            tell(caller.accepted, id_)
-            tell(caller.ended, Outcome(id_, found.type, found.status, found.value))
-        return True
+    # -- coming in -------------------------------------------------------------------
 
     def attach(self, workflow_id: str, caller: Caller) -> None:
         """Tell *caller* when that unfinished workflow ends.
@@ -313,59 +243,21 @@ class Engine:
         Raises:
             UnknownWorkflowError: It is not here, or has ended.
         """
-        self._join(self.operators.find(workflow_id), caller)
+        self.operators.find(workflow_id).join(caller)
 
-    def _join(self, run: Run, caller: Caller) -> None:
-        # Those who left without an answer would otherwise pile up as they ask again.
-        run.forget_gone()
-        run.callers = (*run.callers, caller)
-        if not run.durable:
-            return  # told with the others when it is
-        tell(caller.accepted, run.state.id)
-        if run.state.stuck is not None and run.task is None:
-            tell(caller.ended, run.outcome())
-
-    def _accept(self, submission: Submission, callers: tuple[Caller, ...]) -> None:
-        assert self._logs is not None
-        log = self._logs.choose(submission.key)
-        if full := log.partition.full:
-            refuse(callers, NotAcceptedError(f"no new command is taken: {full}"))
-            return
-        accepted = Accepted(
-            submission.type,
-            submission.codec,
-            submission.payload,
-            self.now(),
-            submission.key,
-            submission.trace,
-        )
-        try:
-            state, durable = log.accept(accepted)
-        except (EncodeError, JournalError) as error:
-            refuse(callers, error)
-            return
+    def _let_in(
+        self,
+        log: Log,
+        state: WorkflowState,
+        submission: Submission,
+        callers: tuple[Caller, ...],
+        durable: Durable,
+    ) -> None:
         run = self._adopt(log, state)
         run.callers = callers
         run.command = submission.command
         run.fresh = True
         self._start(run, durable)
-
-    def _open_door(self) -> None:
-        """Let in who may come in now, in the order they came."""
-        if self._closing:
-            return
-        while len(self._door) and (
-            entry := self._door.pop(lambda type_: not self._closed_to(type_))
-        ):
-            submission, callers = entry
-            callers = tuple(caller for caller in callers if not caller.gone)
-            # Another of the same key may have come in before it.
-            if submission.key and callers and self._attach(submission, callers[0]):
-                for caller in callers[1:]:
-                    self._attach(submission, caller)
-            elif callers:
-                self._accept(submission, callers)
-        self.on_door()
 
     # -- running ---------------------------------------------------------------------
 
@@ -425,17 +317,17 @@ class Engine:
                 if state.finished is not None:
                     del self._runs[state.id]
                 run.tell_over()
-            self._open_door()
+            self.entrance.look()
             return
         run.rest()
-        if not self._closing and run not in self.schedule:
+        if not self.entrance.closing and run not in self.schedule:
             # An operator changed its state while it ran or was being put down, or a bug
             # of ours did; either way it must not be forgotten.
             self.schedule.later(run, self.retry)
 
     def _prepare(self, run: Run) -> saga.Verdict | None:
         """Make `run.execution`; or say why it does not come to that."""
-        if self._closing:
+        if self.entrance.closing:
             return saga.Parked()
         # Anew for each run: the one of an earlier run may be changed.
         command, run.command = run.command, None
@@ -467,7 +359,7 @@ class Engine:
     def _passed(self, run: Run, service: str) -> None:
         if service in self.suspended:
             self.schedule.passed(run, service)
-            self._open_door()
+            self.entrance.look()
 
     async def _conclude(self, run: Run, verdict: saga.Verdict) -> None:
         state = run.state
@@ -476,7 +368,7 @@ class Engine:
             error = f"{verdict.step}: {describe(verdict.cause)}"
             run.last_error = error[:ERROR_LENGTH_MAX]
             self.schedule.delayed(run, verdict.cause, verdict.retry)
-            self._open_door()
+            self.entrance.look()
         elif isinstance(verdict, saga.Stuck):
             reason = verdict.reason
             if len(reason) > REASON_LENGTH_MAX:

@@ -153,6 +153,17 @@ class Run:
                 caller.forget()
         self.callers = tuple(caller for caller in self.callers if not caller.gone)
 
+    def join(self, caller: Caller) -> None:
+        """Tell *caller*, too, from now on; and now, if it has stuck fast before."""
+        # Those who left without an answer would otherwise pile up as they ask again.
+        self.forget_gone()
+        self.callers = (*self.callers, caller)
+        if not self.durable:
+            return  # told with the others when it is
+        tell(caller.accepted, self.state.id)
+        if self.state.stuck is not None and self.task is None:
+            tell(caller.ended, self.outcome())
+
     def forgive(self) -> None:
         """Forget what went wrong: a person says that it goes now."""
         self.failures = NO_FAILURES

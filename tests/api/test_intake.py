@@ -179,7 +179,7 @@ def test_clients_that_hang_up_leave_the_door_and_others_come_through() -> None:
                         await eventually(lambda: intake.server.in_flight == 2)
                     assert await other.send(Look()) == Money(cents=0)
                     assert intake.server.in_flight == 0
-                assert coordinator.engine.door_closed == ""
+                assert coordinator.engine.entrance.closed == ""
 
     async def _in_vain(client: Client, command: Charge) -> None:
         with pytest.raises(CmdStreamError):

@@ -81,9 +81,9 @@ def test_beyond_the_limit_new_commands_wait_and_none_is_dropped() -> None:
                 ]
                 await until(lambda: shop.payments.calls)
                 assert len(coordinator.workflows()) == 3
-                assert "the limit is reached" in coordinator.engine.door_closed
+                assert "the limit is reached" in coordinator.engine.entrance.closed
             assert sorted(task.result() for task in tasks) == list(range(10))
-            assert coordinator.engine.door_closed == ""
+            assert coordinator.engine.entrance.closed == ""
 
     run(main())
     assert len(shop.payments.calls) == 10
@@ -224,7 +224,7 @@ def test_who_asks_again_at_the_door_takes_no_second_place() -> None:
                     await asyncio.sleep(0.001)
                     asking.append(group.create_task(coordinator.submit(Pay(1))))
                 await asyncio.sleep(0.001)
-                assert coordinator.engine.door_closed == ""
+                assert coordinator.engine.entrance.closed == ""
                 asking[0].cancel()
                 assert await coordinator.execute(Ship()) == "shipping"
             assert len({task.result().id for task in asking[1:]}) == 1

@@ -339,7 +339,7 @@ def test_a_caller_who_raises_keeps_no_answer_from_the_others(
 
     async def main() -> None:
         async with make(shop, Keyed, commands_max=2) as coordinator:
-            offer = coordinator.engine.offer
+            offer = coordinator.engine.entrance.offer
             submission = Submission("Keyed", "msgpack", values.encode(Keyed()), "k")
             offer(submission, Deaf())
             handle = await coordinator.submit(Keyed())

@@ -106,11 +106,12 @@ PREPARE = Engine._prepare
 
 
 def prepare_while_closing(engine: Engine, run: Any) -> Any:
-    closing, engine._closing = engine._closing, ""
+    entrance = engine.entrance
+    closing, entrance.closing = entrance.closing, ""
     try:
         return PREPARE(engine, run)
     finally:
-        engine._closing = closing
+        entrance.closing = closing
 
 
 def never_stopped(_schedule: Schedule) -> None: ...

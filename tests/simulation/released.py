@@ -38,7 +38,7 @@ async def unreleased(coordinator: Coordinator[Shop] | None) -> list[str]:
         "are suspended": len(engine.admission.suspensions),
         "are scheduled": len(engine.schedule),
         "are active": len(engine._active),
-        "wait at the door": len(engine._door),
+        "wait at the door": engine.entrance.waiting,
         f"are in memory: {dict(kept)}": kept.total(),
     }
     return [

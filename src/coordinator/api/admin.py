@@ -216,7 +216,7 @@ class AdminServer:
             stuck=sum(info.status == "stuck" for info in workflows),
             in_memory=admission.count,
             commands_max=admission.commands_max,
-            closed=engine.door_closed,
+            closed=engine.entrance.closed,
             suspended=[
                 Suspended(service=s.service, waiting=len(s.waiting))
                 for s in admission.suspensions.values()
@@ -243,7 +243,7 @@ class AdminServer:
         payload = command.payload.encode()
         decoded = _decode(payload, class_)
         watcher = self._watcher(reply)
-        self._coordinator.engine.offer(
+        self._coordinator.engine.entrance.offer(
             Submission(command.type, CODEC, payload, command_key(decoded), "", decoded),
             watcher,
         )

@@ -1,6 +1,6 @@
 """cmd-stream intake: commands come in over the wire, results go back when they exist.
 
-    frame --> CommandReceived --> Engine.offer --> ... --> _Asker.ended --> result frame
+    frame --> CommandReceived --> Entrance.offer --> ... --> _Asker.ended --> result
 
 The payload is stored exactly as it was received. A command that does not complete is
 told by a result of the user's *failure* class; without one the connection is closed,
@@ -113,13 +113,13 @@ class CmdStreamIntake:
             asker.refused(CommandTypeError(f"{name}.key() failed: {_named(error)}"))
             return
         submission = Submission(name, CODEC, received.body, key, "", received.command)
-        if engine.offer(submission, asker):
+        if engine.entrance.offer(submission, asker):
             reply.when_closed(functools.partial(self._leave, engine, asker))
 
     @staticmethod
     def _leave(engine: Engine, asker: "_Asker") -> None:
         """Free the place at the door of a client that hung up."""
-        if engine.withdraw(asker):
+        if engine.entrance.withdraw(asker):
             asker.forget()
 
 
@@ -244,11 +244,11 @@ class _Gate:
 
     def watch(self, engine: Engine) -> None:
         self._engine = engine
-        engine.on_door = self._look
+        engine.entrance.on_door = self._look
 
     def is_open(self) -> bool:
         assert self._engine is not None
-        closed = self._engine.door_closed
+        closed = self._engine.entrance.closed
         if closed and not self._closed:
             _LOGGER.warning("connections are not read from: %s", closed)
         self._closed = closed

@@ -1,0 +1,172 @@
+"""Where commands come in: at once, when there is room, or as one that is here already.
+
+    offer --> [an equal key is here: attach] --> [waits at the door] --> let in
+
+Who may come in is `admission`'s; the order in which the others wait is `door`'s.
+"""
+
+from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
+
+from coordinator.admission import Admission
+from coordinator.commit import Durable
+from coordinator.door import Door
+from coordinator.errors import EncodeError, JournalError, NotAcceptedError
+from coordinator.log import Log
+from coordinator.logs import Logs
+from coordinator.model import WorkflowId, format_workflow_id
+from coordinator.records import Accepted
+from coordinator.runs import Caller, Outcome, Run, Submission, refuse, tell
+from coordinator.state import WorkflowState
+
+__all__ = ["Entrance", "LetIn"]
+
+LetIn = Callable[[Log, WorkflowState, Submission, tuple[Caller, ...], Durable], None]
+"""Has the engine run what was let in; the last is done once it is durable."""
+
+
+class Entrance:
+    """The commands that are offered to one engine."""
+
+    def __init__(
+        self,
+        runs: Mapping[WorkflowId, Run],
+        admission: Admission,
+        services_of: Callable[[str], AbstractSet[str] | None],
+        now: Callable[[], int],
+        let_in: LetIn,
+    ) -> None:
+        """Open with nobody waiting.
+
+        Args:
+            runs: The unfinished workflows; changes under our hands.
+            admission: Knows who may come in.
+            services_of: What a type of command needs.
+            now: Microseconds since 1970.
+            let_in: Called for each command that comes in.
+        """
+        self.logs: Logs | None = None
+        """Set once the engine is started; nothing may be offered before."""
+        self.closing = ""
+        """Why nothing will come in any more; empty if something may."""
+        self.failure: JournalError | None = None
+        """Why the journal is dead."""
+        self.on_door: Callable[[], None] = lambda: None
+        """Called when the doors may have opened or closed; see `closed`."""
+        self._runs = runs
+        self._admission = admission
+        self._services_of = services_of
+        self._now = now
+        self._let_in = let_in
+        self._door: Door[Submission, Caller] = Door()
+
+    def offer(self, submission: Submission, caller: Caller) -> bool:
+        """Take a command in: at once, or when there is room for it.
+
+        An equal key attaches to the workflow that has it, whatever the doors are. The
+        caller hears of everything else.
+
+        Returns:
+            Whether it waits at the door; if its caller goes away, `withdraw` it.
+        """
+        if self.closing:
+            refuse([caller], self.failure or NotAcceptedError(self.closing))
+        elif not (submission.key and self._attach(submission, caller)):
+            if self._closed_to(submission.type):
+                self._door.push(submission.type, submission.key, submission, caller)
+                self.on_door()
+                return True
+            self._accept(submission, (caller,))
+        return False
+
+    def withdraw(self, caller: Caller) -> bool:
+        """Take *caller* away from the door, and its command if nobody else wants it.
+
+        Returns:
+            Whether it was there, so that it will not be told of anything.
+        """
+        left = self._door.leave(caller)
+        if left:
+            self.on_door()
+        return left
+
+    @property
+    def waiting(self) -> int:
+        """How many commands wait at the door."""
+        return len(self._door)
+
+    @property
+    def closed(self) -> str:
+        """Why no command comes in at present; empty if some may."""
+        return (
+            self.closing
+            or self._admission.closed_to_all
+            or (
+                "commands that wait for a suspended service fill the door"
+                if len(self._door) >= self._admission.commands_max
+                else ""
+            )
+        )
+
+    def look(self) -> None:
+        """Let in who may come in now, in the order they came."""
+        if self.closing:
+            return
+        while len(self._door) and (
+            entry := self._door.pop(lambda type_: not self._closed_to(type_))
+        ):
+            submission, callers = entry
+            callers = tuple(caller for caller in callers if not caller.gone)
+            # Another of the same key may have come in before it.
+            if submission.key and callers and self._attach(submission, callers[0]):
+                for caller in callers[1:]:
+                    self._attach(submission, caller)
+            elif callers:
+                self._accept(submission, callers)
+        self.on_door()
+
+    def close(self, reason: str) -> None:
+        """Let nothing in any more; those at the door are told *reason*."""
+        self.closing = self.closing or reason
+        while (entry := self._door.pop(lambda _: True)) is not None:
+            refuse(entry[1], NotAcceptedError(self.closing))
+        self.on_door()
+
+    def _closed_to(self, type_: str) -> str:
+        return self._admission.closed_to(self._services_of(type_))
+
+    def _attach(self, submission: Submission, caller: Caller) -> bool:
+        assert self.logs is not None
+        if (located := self.logs.find(submission.type, submission.key)) is None:
+            return False
+        log, found = located
+        id_ = format_workflow_id(log.state.number, found.position)
+        if (run := self._runs.get(id_)) is not None:
+            # Perhaps it has ended, but that is not durable yet: told when it is.
+            run.join(caller)
+        else:
+            assert not isinstance(found, WorkflowState)
+            tell(caller.accepted, id_)
+            tell(caller.ended, Outcome(id_, found.type, found.status, found.value))
+        return True
+
+    def _accept(self, submission: Submission, callers: tuple[Caller, ...]) -> None:
+        assert self.logs is not None
+        log = self.logs.choose(submission.key)
+        if full := log.partition.full:
+            refuse(callers, NotAcceptedError(f"no new command is taken: {full}"))
+            return
+        accepted = Accepted(
+            submission.type,
+            submission.codec,
+            submission.payload,
+            self._now(),
+            submission.key,
+            submission.trace,
+        )
+        try:
+            state, durable = log.accept(accepted)
+        except (EncodeError, JournalError) as error:
+            refuse(callers, error)
+            return
+        self._let_in(log, state, submission, callers, durable)
