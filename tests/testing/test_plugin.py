@@ -80,19 +80,25 @@ def test_more_seeds_are_run_where_they_are_asked_for(tmp_path: Path) -> None:
     assert "seeds: 7\n" in told
 
 
-def test_it_imports_nothing_before_it_is_used() -> None:
+def test_a_run_that_does_not_use_it_imports_it_and_nothing_else_of_us(
+    tmp_path: Path,
+) -> None:
     code = (
-        "import sys, pytest, coordinator.testing.plugin\n"
-        "print([m for m in sys.modules if m.startswith(('coordinator', 'msgspec'))])"
+        "import sys, pytest\n"
+        "pytest.main(['--co', '-p', 'no:cacheprovider'])\n"
+        "ours = ('coordinator', 'cmdstream', 'msgspec')\n"
+        "print([m for m in sys.modules if m.startswith(ours)], file=sys.stderr)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
+        cwd=tmp_path,
         env={"PYTHONPATH": str(ROOT / "src")},
         capture_output=True,
         text=True,
         check=True,
     )
-    assert done.stdout.strip() == str(
+    assert "collected 0 items" in done.stdout
+    assert done.stderr.strip() == str(
         ["coordinator", "coordinator.testing", "coordinator.testing.plugin"]
     )
 
