@@ -22,6 +22,8 @@ __all__ = ["Call", "Lazy", "Reins", "call", "describe", "go_on", "retrieve", "wa
 T = TypeVar("T")
 
 _HERE = __file__.rpartition(os.sep)[0]
+_OURS = {_HERE, os.path.join(_HERE, "testing")}  # noqa: PTH118 -- texts, as in frames
+"""Folders whose frames a traceback does not show."""
 TRACEBACK_SIZE_MAX = 4000
 """Characters of a traceback that are kept, from its end."""
 
@@ -215,7 +217,7 @@ def describe(error: BaseException) -> str:
     report = traceback.TracebackException.from_exception(error)
     # Our own frames say nothing about the user's bug.
     report.stack = traceback.StackSummary.from_list(
-        [f for f in report.stack if f.filename.rpartition(os.sep)[0] != _HERE]
+        [f for f in report.stack if f.filename.rpartition(os.sep)[0] not in _OURS]
     )
     lines = storable("".join(report.format()))
     return f"{text}\n{lines[-TRACEBACK_SIZE_MAX:]}"

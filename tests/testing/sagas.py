@@ -21,7 +21,9 @@ __all__ = [
     "Once",
     "PlaceOrder",
     "Receipt",
+    "Remembers",
     "Shop",
+    "Stock",
     "Stubborn",
     "TwiceRefunding",
     "Uncopyable",
@@ -148,6 +150,28 @@ class Numbered:
     async def exec(self, workflow: Workflow, shop: Shop) -> None:
         charge = workflow.step(shop.bank.charge, self.order, 5).undo(shop.bank.refund)
         await charge.named("bank.charge", key=f"try-{shop.chance()}")
+        await workflow.step(shop.carrier.book, self.order)
+
+
+@dataclass
+class Remembers:
+    """Undoes with what exec kept in a variable."""
+
+    strict: bool
+    order: str = "o-1"
+
+    async def exec(self, workflow: Workflow, shop: Shop) -> None:
+        kept: dict[str, str] = {}
+
+        async def reserve() -> None:
+            kept["sku"] = await shop.stock.reserve("sku")
+
+        async def release(_: None) -> None:
+            if self.strict or kept:
+                await shop.stock.release(kept["sku"])
+
+        step = workflow.step(reserve).named("stock.reserve")
+        await step.undo(release)
         await workflow.step(shop.carrier.book, self.order)
 
 

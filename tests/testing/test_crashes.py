@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 from tests.testing.sagas import (
+    Bank,
     Careless,
     ChangesItsMind,
     Forgetful,
@@ -15,7 +16,9 @@ from tests.testing.sagas import (
     Numbered,
     Once,
     PlaceOrder,
+    Remembers,
     Shop,
+    Stock,
     Stubborn,
     TwiceRefunding,
     Uncopyable,
@@ -113,6 +116,51 @@ def test_an_undo_that_raises_when_it_is_repeated_is_named_with_the_remedy() -> N
     assert error.kind == "stuck"
     assert "undo of bank.charge failed 10 times, last: ValueError" in words(error)
     assert "it must be able to run more than once" in words(error)
+    assert "bank.charge/undo had done its work before, and is asked again" in words(
+        error
+    )
+
+
+def test_an_undo_that_needs_what_is_not_recorded_is_told_with_both_runs() -> None:
+    error = broken(Remembers(strict=True), Shop, refuses_the_parcel)
+    assert error.kind == "stuck"
+    told = words(error)
+    assert "killed after the outcome of stock.reserve was written" in told
+    assert "undo of stock.reserve failed 10 times, last: KeyError: 'sku'" in told
+    assert (
+        "stock.reserve/undo did its work in the run in which nothing went wrong" in told
+    )
+    assert "an undo gets what its step returned, and no more: exec runs again" in told
+    assert "Have a step return all that its undo" in told
+
+
+def test_an_undo_that_quietly_does_nothing_for_it_is_told_with_both_runs() -> None:
+    error = broken(Remembers(strict=False), Shop, refuses_the_parcel)
+    assert error.kind == "world"
+    told = words(error)
+    assert "stock.held is ['sku'] and should be []" in told
+    assert (
+        "stock.reserve/undo changed that in the run in which nothing went wrong, and "
+        "not in this one" in told
+    )
+    assert "kept in a variable is gone" in told
+    assert "@once" not in told
+
+
+def test_an_undo_that_always_raises_is_told_with_its_traceback_and_not_ours() -> None:
+    class Broken(Bank):
+        def refund(self, cents: int) -> None:
+            raise KeyError("no such account")
+
+    error = broken(PlaceOrder(), shop_with(Broken), refuses_the_parcel)
+    assert error.kind == "stuck"
+    lines = str(error).splitlines()
+    assert "fails crash_everywhere as it is" in lines[0]
+    frames = [line for line in lines if 'File "' in line]
+    assert len(frames) == 1
+    assert frames[0].endswith(", in refund")
+    assert "  still done: stock.reserve, bank.charge" in lines
+    assert "see the traceback for a bug in the undo" in words(error)
 
 
 def test_what_exec_does_outside_of_a_step_is_found() -> None:
@@ -129,6 +177,54 @@ def test_a_step_named_otherwise_in_the_next_run_is_found_with_both_names() -> No
     told = words(error)
     assert "bank.charge[try-0]" in told
     assert "What to do: " in told
+
+
+def test_a_step_named_by_a_random_number_is_told_with_the_names_of_both_runs() -> None:
+    chance = itertools.count(41)
+
+    @dataclass
+    class Random:
+        keyed: bool
+
+        async def exec(self, workflow: Workflow, shop: Shop) -> None:
+            charge = workflow.step(shop.bank.charge, "o-1", 5)
+            number = next(chance)
+            if self.keyed:
+                await charge.named("bank.charge", key=str(number))
+            else:
+                await charge.named(f"charge-{number}")
+
+    error = broken(Random(keyed=True))
+    assert error.kind == "named"
+    told = words(error)
+    assert "named differently from run to run: Bank.charge('o-1', 5)" in told
+    assert "is step bank.charge[41] in one run of exec, and bank.charge[42]" in told
+    assert ".named('bank.charge', key=...)" in told
+    told = words(broken(Random(keyed=False)))
+    assert "is step charge-43 in one run of exec, and charge-44 in another" in told
+    assert ".named(..., key=...)" in told
+
+
+def test_another_way_without_a_fault_is_told_with_both_steps() -> None:
+    chance = itertools.count()
+
+    @dataclass
+    class Draws:
+        async def exec(self, workflow: Workflow, shop: Shop) -> None:
+            if next(chance) % 2:
+                await workflow.step(shop.carrier.book_late, "o-1")
+            else:
+                await workflow.step(shop.carrier.book, "o-1")
+
+    error = broken(Draws())
+    assert error.kind == "chance"
+    assert "one run called carrier.book, the other carrier.book_late" in words(error)
+    assert "let what decides the way be the command's fields" in words(error)
+
+
+def test_a_class_in_the_place_of_a_command_is_told() -> None:
+    with pytest.raises(RehearsalError, match=r"pass a command, PlaceOrder\(\.\.\.\)"):
+        crash_everywhere(PlaceOrder, Shop)  # type: ignore[arg-type]  # the mistake
 
 
 def test_the_same_call_under_two_names_is_told_with_the_remedy() -> None:
@@ -162,14 +258,19 @@ def test_a_result_that_comes_from_chance_is_found() -> None:
 def test_a_fake_that_draws_is_told_before_anything_is_killed() -> None:
     numbers = itertools.count()
 
-    class Drawing(Shop):
-        def __init__(self) -> None:
-            super().__init__()
-            self.stock.held.append(str(next(numbers)))
+    class Drawing(Stock):
+        async def reserve(self, sku: str) -> str:
+            self.held.append(str(next(numbers)))
+            return sku
 
-    error = broken(PlaceOrder(), Drawing)
+    def make() -> Shop:
+        shop = Shop()
+        shop.stock = Drawing()
+        return shop
+
+    error = broken(PlaceOrder(), make)
     assert error.kind == "chance"
-    assert "two runs in which nothing went wrong differ" in words(error)
+    assert "differ: each leaves another world behind" in words(error)
 
     class Answering(Shop):
         async def reserve(self) -> int:

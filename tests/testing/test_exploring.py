@@ -14,6 +14,7 @@ from tests.testing.sagas import (
     Numbered,
     Once,
     PlaceOrder,
+    Remembers,
     Shop,
     Stubborn,
     TwiceRefunding,
@@ -73,6 +74,14 @@ def test_an_undo_that_is_done_twice_takes_what_leads_to_it_and_one_more() -> Non
     first, second = takes(error)
     assert first.startswith("1. carrier.book was refused")
     assert "bank.charge/undo" in second
+
+
+def test_an_undo_that_needs_what_is_not_recorded_is_told_with_both_runs() -> None:
+    error = broken(Remembers(strict=False))
+    assert error.kind == "world"
+    told = " ".join(str(error).split())
+    assert "stock.reserve/undo changed that in the run in which nothing went" in told
+    assert "Have a step return all that its undo" in told
 
 
 def test_an_undo_that_can_not_be_repeated_ends_stuck() -> None:

@@ -64,6 +64,18 @@ def test_another_answer_is_named_and_so_is_a_failure() -> None:
     assert "first it answered 1\n  then              2" in told
 
 
+def test_an_undo_that_is_never_done_is_told_and_not_passed_over() -> None:
+    class Broken(Bank):
+        def refund(self, cents: int) -> None:
+            raise KeyError("no such account")
+
+    with pytest.raises(BrokenPromiseError) as caught:
+        check_idempotency(PlaceOrder(), shop_with(Broken))
+    assert caught.value.kind == "stuck"
+    assert "fails check_idempotency" in str(caught.value)
+    assert "undo of bank.charge failed 10 times" in str(caught.value)
+
+
 def test_a_script_is_followed_and_has_to_be_right() -> None:
     report = check_idempotency(
         PlaceOrder(), Shop, script=lambda s: s.returns("bank.charge", 5)

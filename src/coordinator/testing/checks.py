@@ -19,7 +19,15 @@ from coordinator.testing.services import names_of
 from coordinator.testing.words import indented, wrapped
 from coordinator.testing.worlds import differences, shortened, text_of
 
-__all__ = ["Check", "Problem", "Promises", "difference", "first_difference"]
+__all__ = [
+    "Check",
+    "Problem",
+    "Promises",
+    "difference",
+    "ended",
+    "first_difference",
+    "renamed",
+]
 
 Check = Callable[[Any, Run], object]
 """A judgement of the user's on the world and the run: raises, or returns False."""
@@ -29,6 +37,11 @@ ONCE = (
     "If the real one does, and only this fake does not, put @once "
     "(coordinator.testing) on the fake's method; if the real one does not, this is "
     "what it will do in production"
+)
+FORGOTTEN = (
+    "exec runs again after a crash, a delay or a cancel, over the recorded outcomes "
+    "and without calling those steps: what it, or a step, kept in a variable is gone "
+    "by then. Have a step return all that its undo, and the steps behind it, need"
 )
 OURS = "this should never happen whatever a saga does: please report it with the story"
 
@@ -66,7 +79,7 @@ class Promises:
             quiet: The same without a crash, and with nothing lost; None if there is no
                 such run, or *run* is it.
         """
-        problem = _ended(run) or _order(run) or _known(run) or self._left(run)
+        problem = ended(run, quiet) or _order(run) or _known(run) or self._left(run)
         if problem is None and quiet is not None:
             problem = _keys(run, quiet)
             same = _same_outcomes(run, quiet)
@@ -117,7 +130,8 @@ class Promises:
         return None
 
 
-def _ended(run: Run) -> Problem | None:
+def ended(run: Run, quiet: Run | None = None) -> Problem | None:
+    """Say what is wrong if *run* did not end; *quiet* is one that may have."""
     if run.status == "endless":
         return Problem(
             "endless",
@@ -126,11 +140,24 @@ def _ended(run: Run) -> Problem | None:
         )
     if run.status != "stuck":
         return None
+    what = f"it is stuck: {_reason(run.reason)}"
     if run.reason.startswith("undo of "):
-        remedy = (
-            "an undo gets what its step returned, and is called until it succeeds: it "
-            "must be able to run more than once, and also after it has been done"
-        )
+        undo = run.calls[-1].step
+        if _did(run, undo):
+            what += f"\n{undo} had done its work before, and is asked again"
+            remedy = (
+                "an undo is called until its success is recorded: it must be able to "
+                "run more than once, also after it has been done, and with nothing but "
+                "what its step returned"
+            )
+        elif quiet is not None and _did(quiet, undo):
+            what += f"\n{undo} did its work in the run in which nothing went wrong"
+            remedy = f"an undo gets what its step returned, and no more: {FORGOTTEN}"
+        else:
+            remedy = (
+                f"see the traceback for a bug in the undo. It gets what its step "
+                f"returned, and no more: {FORGOTTEN}"
+            )
     elif "nobody knows whether" in run.reason or "can't undo" in run.reason:
         remedy = (
             "exec took another way than the run before, by a clock, by chance, or by "
@@ -141,7 +168,14 @@ def _ended(run: Run) -> Problem | None:
         remedy = "exec has a bug on this path; see the traceback"
     else:
         remedy = ""
-    return Problem("stuck", f"it is stuck: {run.reason}", remedy)
+    return Problem("stuck", what, remedy)
+
+
+def _reason(reason: str) -> str:
+    """Set a traceback off from what is said before it and behind it."""
+    first, *lines = reason.split("\n")
+    last = lines.pop() if lines and lines[-1].startswith("; ") else ""
+    return "\n".join([first, *(f"    {line}" for line in lines if line), last[2:]])
 
 
 def _order(run: Run) -> Problem | None:
@@ -187,17 +221,34 @@ def _keys(run: Run, quiet: Run) -> Problem | None:
         if len(keys) <= usual:
             continue
         names = list(keys.values())
-        shown = f"{function}{arguments}"
         if len(set(names)) > 1:
-            return Problem(
-                "named",
-                f"the same call is named differently from run to run: "
-                f"{shortened(shown)}\nis step {names[0]} in one run of exec, and "
-                f"{names[-1]} in the next, so it was done under two keys",
-                f"name the step after what it is about, .named({_bare(names[0])!r}, "
-                f"key=...), with a key that is the same in every run: of the "
-                f"command's fields, or of what a step returned",
+            return _named(f"{function}{arguments}", names[0], names[-1])
+    return None
+
+
+def _named(call: str, name: str, other: str) -> Problem:
+    bare = repr(_bare(name)) if _bare(name) == _bare(other) else "..."
+    return Problem(
+        "named",
+        f"the same call is named differently from run to run: {shortened(call)}\n"
+        f"is step {name} in one run of exec, and {other} in another, so it is done "
+        f"under two keys",
+        f"name the step after what it is about, .named({bare}, key=...), with a name "
+        f"and a key that are the same in every run: of the command's fields, or of "
+        f"what a step returned",
+    )
+
+
+def renamed(run: Run, other: Run) -> Problem | None:
+    """Say whether two runs first went apart by the name of one and the same call."""
+    for ours, theirs in zip(run.calls, other.calls, strict=False):
+        if ours.step != theirs.step:
+            same = (ours.function, ours.arguments) == (
+                theirs.function,
+                theirs.arguments,
             )
+            call = f"{ours.function}{ours.arguments}"
+            return _named(call, ours.step, theirs.step) if same else None
     return None
 
 
@@ -228,8 +279,8 @@ def _world(run: Run, quiet: Run) -> Problem | None:
         lines += difference(path, run.world.get(path), quiet.world.get(path))
     if len(paths) > 5:
         lines.append(f"    and {len(paths) - 5} more: {', '.join(paths[5:])}")
-    who = dict.fromkeys(step for path, step in run.changes if path in paths)
-    remedy = ONCE
+    who = _who(run, paths)
+    missing = [step for step in _who(quiet, paths) if step not in who]
     if "exec" in who:
         lines.append(
             "exec itself changed that, outside of any step; and exec runs again from "
@@ -240,17 +291,28 @@ def _world(run: Run, quiet: Run) -> Problem | None:
             "and whose outcome is recorded"
         )
     else:
-        repeated = [step for step in who if sum(_did(run, step)) > 1]
+        repeated = [step for step in who if _did(run, step) > 1]
         for step in repeated:
             lines.append(
-                f"{step} changed that, each of the {sum(_did(run, step))} times that "
+                f"{step} changed that, each of the {_did(run, step)} times that "
                 f"it was called, under one idempotency key"
             )
+        if missing:
+            lines.append(
+                f"{', '.join(missing)} changed that in the run in which nothing went "
+                f"wrong, and not in this one"
+            )
+        remedy = FORGOTTEN if missing and not repeated else ONCE
     return Problem("world", "\n".join(lines), remedy)
 
 
-def _did(run: Run, step: str) -> list[bool]:
-    return [call.done for call in run.calls if call.step == step]
+def _who(run: Run, paths: Collection[str]) -> dict[str, None]:
+    return dict.fromkeys(step for path, step in run.changes if path in paths)
+
+
+def _did(run: Run, step: str) -> int:
+    """Return how often the function of *step* did its work."""
+    return sum(call.done for call in run.calls if call.step == step)
 
 
 def difference(path: str, ours: str | None, theirs: str | None) -> list[str]:

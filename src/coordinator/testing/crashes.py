@@ -5,21 +5,35 @@ for each moment        -->  a fresh world, a run that is killed there, the next
                             process that recovers; judged by `checks`
 """
 
+import functools
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
 from coordinator.options import EngineOptions
-from coordinator.testing.checks import Check, Problem, Promises, first_difference
+from coordinator.testing.checks import (
+    Check,
+    Problem,
+    Promises,
+    first_difference,
+    renamed,
+)
 from coordinator.testing.errors import BrokenPromiseError
 from coordinator.testing.rehearsal import apart
 from coordinator.testing.runs import Compare, Run, Script, Trial, named
 from coordinator.testing.scene import Moment
-from coordinator.testing.words import indented
+from coordinator.testing.words import indented, wrapped
 from coordinator.testing.worlds import text_of
 from coordinator.workflow import Command
 
 __all__ = ["CrashReport", "crash_everywhere", "quiet_run"]
+
+
+WAY = (
+    "let what decides the way be the command's fields, or what steps returned: take "
+    "what changes from run to run (a clock, random) in by a step, whose outcome is "
+    "recorded. Name steps alike in every run, and let fakes count instead of drawing"
+)
 
 
 @dataclass
@@ -78,7 +92,7 @@ def crash_everywhere(
     """
     __tracebackhide__ = True  # pytest shows the caller's line, not ours
     trial = Trial(command, receiver, script=script, options=options)
-    return apart(lambda: _everywhere(trial, check, compare))
+    return apart(functools.partial(_everywhere, trial, check, compare))
 
 
 def quiet_run(trial: Trial, promises: Promises, what: str) -> Run:
@@ -112,6 +126,8 @@ def _differs(quiet: Run, again: Run, compare: Compare | None) -> Problem | None:
     where = first_difference(quiet, again)
     if not where and quiet.world == again.world:
         return None
+    if named_otherwise := renamed(quiet, again):
+        return named_otherwise
     if " was called with " in where:
         return Problem(
             "chance",
@@ -120,6 +136,12 @@ def _differs(quiet: Run, again: Run, compare: Compare | None) -> Problem | None:
             "again after a crash, and the service is asked for another thing under "
             "the same key. Draw it in a step, whose outcome is recorded; and let the "
             "fakes of the test count instead of drawing",
+        )
+    if where.startswith("one run called"):
+        return Problem(
+            "chance",
+            f"two runs in which nothing went wrong differ: {where}",
+            WAY,
         )
     return Problem(
         "chance",
@@ -170,8 +192,7 @@ def _missed(run: Run, moment: Moment) -> Problem | None:
         "chance",
         f"it came to «{moment}» in one run, and not in the next, although nothing had "
         f"gone wrong until then",
-        "name steps alike in every run, and let what decides the way be the command's "
-        "fields, or what steps returned",
+        WAY,
     )
 
 
@@ -182,7 +203,7 @@ def _failure(
     failures: list[tuple[Moment, Problem]],
 ) -> BrokenPromiseError:
     moment, problem = failures[0]
-    run = _killed_at(trial, moment, looking=True)
+    run, quiet = _killed_at(trial, moment, looking=True), trial.run(looking=True)
     problem = promises.broken(run, quiet) or problem  # it knows now who changed what
     kinds = Counter(found.kind for _, found in failures)
     others = "".join(f"\n    {at} ({found.kind})" for at, found in failures[1:6])
@@ -190,10 +211,11 @@ def _failure(
     also = f"\n\nThe same happens when it is killed{others}{more}" if others else ""
     if len(kinds) > 1:
         also = also.replace("The same happens", "It fails as well")
+    killed = f"The process was killed {moment}, and the next one recovered. Then"
     return BrokenPromiseError(
         f"{named(trial.command)} does not survive a crash at {len(failures)} of "
         f"{len(quiet.moments)} points\n\n"
-        f"The process was killed {moment}, and the next one recovered. Then\n"
+        f"{wrapped(killed)}\n"
         f"{_told(problem, run)}{also}",
         kind=problem.kind,
     )

@@ -6,6 +6,7 @@ the first that breaks a promise:  drop fault after fault as long as it still doe
                                   tell what is left, and how to repeat it
 """
 
+import functools
 import os
 import shlex
 from collections import Counter
@@ -108,7 +109,7 @@ def explore(
     chosen = range(_number(SEEDS, seeds) or 0) if seed is None else [seed]
     trial = Trial(command, receiver, script=script, options=options)
     promises = Promises(check, compare)
-    return apart(lambda: _Exploration(trial, promises).explore(chosen))
+    return apart(functools.partial(_Exploration(trial, promises).explore, chosen))
 
 
 def _number(name: str, given: int | None) -> int | None:
@@ -126,6 +127,7 @@ class _Exploration:
         self._trial = trial
         self._promises = promises
         self._quiet: dict[frozenset[str], Run] = {}
+        self._looking = False
 
     def explore(self, seeds: Sequence[int]) -> ExploreReport:
         """Run *seeds*, and judge each."""
@@ -185,13 +187,16 @@ class _Exploration:
         quiet = self._quiet.get(refused)
         if quiet is None:
             faults = [Fault("refuse", Moment(step, 0)) for step in sorted(refused)]
-            quiet = self._quiet[refused] = self._run(faults, 0)[0]
+            quiet = self._run(faults, 0, looking=self._looking)[0]
+            self._quiet[refused] = quiet
         return quiet
 
     def _failure(
         self, seed: int, faults: list[Fault], problem: Problem
     ) -> BrokenPromiseError:
         fewest, tries = self._shrunk(seed, faults, problem.kind)
+        self._looking = True  # it is told once, and may take longer
+        self._quiet.clear()
         run, happened = self._run(fewest, seed, looking=True)
         problem = self._judge(run, happened) or problem
         told = "\n".join(

@@ -13,13 +13,13 @@ from typing import Any, TypeVar, cast
 from coordinator.context import current_step
 from coordinator.errors import Refused
 from coordinator.options import EngineOptions
-from coordinator.testing.checks import ONCE, difference
+from coordinator.testing.checks import ONCE, difference, ended
 from coordinator.testing.errors import BrokenPromiseError, RehearsalError
 from coordinator.testing.rehearsal import apart
 from coordinator.testing.runs import Run, Script, Trial, named
 from coordinator.testing.scene import Moment
-from coordinator.testing.words import wrapped
-from coordinator.testing.worlds import differences, shortened
+from coordinator.testing.words import indented, wrapped
+from coordinator.testing.worlds import MEMORY, differences, shortened
 from coordinator.workflow import Command
 
 __all__ = ["IdempotencyReport", "check_idempotency", "once"]
@@ -59,14 +59,17 @@ def check_idempotency(
         options: As of `Coordinator`.
 
     Raises:
-        BrokenPromiseError: A service does it twice, or answers otherwise.
+        BrokenPromiseError: A service does it twice, or answers otherwise; or the saga
+            does not come to its end.
         RehearsalError: The test can't be run as it is written.
     """
+    __tracebackhide__ = True  # pytest shows the caller's line, not ours
     trial = Trial(command, receiver, script=script, options=options)
-    return apart(lambda: _check(trial))
+    return apart(functools.partial(_check, trial))
 
 
 def _check(trial: Trial) -> IdempotencyReport:
+    __tracebackhide__ = True
     asked = trial.run(strict=True)
     report = IdempotencyReport(named(trial.command))
     runs = [trial.run(twice=True)]
@@ -85,6 +88,14 @@ def _check(trial: Trial) -> IdempotencyReport:
             + wrapped(f"What to do: {ONCE}"),
             kind="idempotency",
         )
+    for run in [asked, *runs]:
+        problem = ended(run)
+        if problem is not None:  # so not every step, or undo, was asked
+            raise BrokenPromiseError(
+                f"{named(trial.command)} fails check_idempotency\n\n"
+                f"{problem}\n\nThe run:\n{indented(run.story)}",
+                kind=problem.kind,
+            )
     return report
 
 
@@ -161,7 +172,7 @@ def _memory(self: Any, name: str) -> list[tuple[Any, Refused | None]] | None:
     except RuntimeError:
         return None
     try:
-        memory = self.__dict__.setdefault("_once", {})
+        memory = self.__dict__.setdefault(MEMORY, {})
     except AttributeError:
         raise RehearsalError(
             f"@once on {type(self).__name__}.{name} remembers in the object's "

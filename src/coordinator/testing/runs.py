@@ -1,5 +1,6 @@
 """One command, run to its end under a script and a plan of crashes; what came of it."""
 
+import inspect
 import logging
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -106,8 +107,11 @@ class Trial:
         """Prepare.
 
         Raises:
-            RehearsalError: The receiver can't be made anew.
+            RehearsalError: The receiver can't be made anew; or *command* is a class.
         """
+        if inspect.isclass(command):
+            name = command.__name__
+            raise RehearsalError(f"{name} is a class; pass a command, {name}(...)")
         self.command = command
         self._class: type[Any] = type(command)
         self._world = World(receiver)

@@ -27,8 +27,10 @@ from uuid import UUID
 
 from coordinator.testing.errors import RehearsalError
 
-__all__ = ["World", "differences", "look_at", "shortened", "text_of"]
+__all__ = ["MEMORY", "World", "differences", "look_at", "shortened", "text_of"]
 
+MEMORY = "_once"
+"""The attribute in which `once` remembers what a fake did; no part of what it is."""
 DEPTH_MAX = 8
 """Attributes of attributes that are looked at; what is deeper is no state of a fake."""
 TEXT_LENGTH_MAX = 300
@@ -52,10 +54,45 @@ class World:
             RehearsalError: It can't be; says which attribute, and the remedy.
         """
         self._make = _maker(receiver)
+        self._resets = _has_reset(receiver)
+        self._made: Any = None
+        self._first: dict[str, str] | None = None
 
     def fresh(self) -> Any:
-        """Return the receiver as it was at first."""
-        return self._make()
+        """Return the receiver as it was at first.
+
+        Raises:
+            RehearsalError: It is not as it was, or can't be had; says what it is that
+                differs, and the remedy.
+        """
+        made = self._make()
+        if made is self._made and not self._resets:
+            raise RehearsalError(
+                f"each run needs a fresh world, but the same {type(made).__name__} was "
+                f"returned again; return a new one each time"
+            )
+        seen = look_at(made)
+        if self._first is None:
+            self._made, self._first = made, seen
+        for path in differences(seen, self._first):
+            now, then = seen.get(path), self._first.get(path)
+            raise RehearsalError(
+                f"each run needs the same fresh world, but {path} is "
+                f"{_shown(now)} at the beginning of this one, and was {_shown(then)} "
+                f"at the beginning of the first. {self._remedy(made)}"
+            )
+        return made
+
+    def _remedy(self, made: Any) -> str:
+        name = type(made).__name__
+        if self._resets:
+            return (
+                f"Have {name}.reset() put that back too, or pass `lambda: {name}(...)`"
+            )
+        return (
+            f"Let what makes {name} count instead of drawing (uuid4, random, the "
+            f"clock), and keep nothing outside of it"
+        )
 
 
 def _maker(receiver: Any) -> Callable[[], Any]:
@@ -63,16 +100,59 @@ def _maker(receiver: Any) -> Callable[[], Any]:
         return lambda: _called(receiver, receiver.__name__)
     if inspect.isroutine(receiver) or hasattr(receiver, "func"):
         return lambda: _called(receiver, "the function that makes the receiver")
-    reset = getattr(receiver, "reset", None)
-    if callable(reset):
-
-        def made() -> Any:
-            reset()
-            return receiver
-
-        return made
+    if _has_reset(receiver):
+        return lambda: _reset(receiver)
     pristine = _copied(receiver)
     return lambda: copy.deepcopy(pristine)
+
+
+def _has_reset(receiver: Any) -> bool:
+    made = inspect.isclass(receiver) or inspect.isroutine(receiver)
+    return not made and callable(getattr(receiver, "reset", None))
+
+
+def _reset(receiver: Any) -> Any:
+    name = f"{type(receiver).__name__}.reset()"
+    try:
+        waiting = receiver.reset()
+    except Exception as error:
+        raise RehearsalError(
+            f"each run needs a fresh world, but {name} raised "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    _plain(waiting, name)
+    _forget(receiver, set(), 0)
+    return receiver
+
+
+def _forget(value: Any, above: set[int], depth: int) -> None:
+    """Have the fakes of a world forget what `once` has them remember.
+
+    The keys are the same in every run, so they would answer for the run before.
+    """
+    if depth > DEPTH_MAX or id(value) in above or isinstance(value, _PLAIN | _VALUES):
+        return
+    above = above | {id(value)}
+    whole: Any = value  # of no narrower type than it came with
+    if isinstance(value, Mapping):
+        inner: list[Any] = list(whole.values())
+    elif isinstance(value, list | tuple | set | frozenset | deque):
+        inner = list(whole)
+    else:
+        getattr(value, "__dict__", {}).pop(MEMORY, None)
+        inner = [attribute for _, attribute in _attributes(value)]
+    for each in inner:
+        if not _opaque(each):
+            _forget(each, above, depth + 1)
+
+
+def _plain(made: object, name: str) -> None:
+    if inspect.iscoroutine(made):
+        made.close()
+        raise RehearsalError(
+            f"{name} is async, and there is no loop yet when a run's world is made; "
+            f"make it a plain def"
+        )
 
 
 def _called(factory: Any, name: str) -> Any:
@@ -82,26 +162,27 @@ def _called(factory: Any, name: str) -> Any:
         raise RehearsalError(
             f"{name} can't be called without arguments ({error}): each run needs a "
             f"fresh world, so pass `lambda: {name}(...)`"
-        ) from error
+        ) from None
     except ValueError:
         pass  # no signature to be had: then it is tried
     made = factory()
     if made is None:
         raise RehearsalError(f"{name} returned None; it is to return the receiver")
+    _plain(made, name)
     return made
 
 
 def _copied(receiver: Any) -> Any:
     try:
         return copy.deepcopy(receiver)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 -- whatever it says: it can't be copied
         name = type(receiver).__name__
         path = _culprit(receiver, name, 0)
         raise RehearsalError(
             f"each run needs a fresh world, but {path} can't be copied ({error}). Pass "
             f"the class or a function that makes the receiver (`lambda: {name}(...)`), "
             f"or give {name} a `reset()` that puts it back to its beginning"
-        ) from error
+        ) from None
 
 
 def _culprit(value: Any, path: str, depth: int) -> str:
@@ -135,7 +216,7 @@ def _visit(
     value: Any, path: str, found: dict[str, str], above: set[int], depth: int
 ) -> None:
     for name, inner in _attributes(value):
-        if name.startswith("__") or name == "_once" or _opaque(inner):
+        if name.startswith("__") or name == MEMORY or _opaque(inner):
             continue
         inner_path = f"{path}.{name}" if path else name
         if _is_object(inner):
@@ -186,7 +267,9 @@ def text_of(value: Any, depth: int = 0) -> str:
     fields = dict(_attributes(value))
     if fields and not _opaque(value):
         shown = ", ".join(
-            f"{k}={text_of(v, inner)}" for k, v in fields.items() if not _opaque(v)
+            f"{k}={text_of(v, inner)}"
+            for k, v in fields.items()
+            if k != MEMORY and not _opaque(v)
         )
         return f"{name}({shown})"
     return _ADDRESS.sub("", repr(value))
@@ -198,6 +281,10 @@ def shortened(text: str) -> str:
         return text
     half = TEXT_LENGTH_MAX // 2
     return f"{text[:half]} ... {text[-half:]}"
+
+
+def _shown(text: str | None) -> str:
+    return "not there" if text is None else shortened(text)
 
 
 def differences(ours: dict[str, str], theirs: dict[str, str]) -> list[str]:
