@@ -165,7 +165,7 @@ class Execution:
             return ""
         return f"; still done: {', '.join(map(str, standing))}"
 
-    def _completion(self, result: Any) -> Ended | Stuck:
+    def _completion(self, result: Any) -> Ended | Delayed | Stuck:
         attempt = self._attempt
         if attempt.numbered > len(attempt.asked):
             forgotten = ", ".join(map(str, attempt.forgotten()))
@@ -182,7 +182,13 @@ class Execution:
         # Each step that a completing run asked for is recorded; so if there are as many
         # of these as of those, none was ignored.
         if len(attempt.asked) < len(self._state.outcomes) or self._state.started:
-            ignored = tuple(map(str, attempt.ignored() + attempt.unknown()))
+            unknown = attempt.unknown()
+            if unknown and not attempt.patient:
+                return self._once_more(
+                    f"nobody knows whether {', '.join(map(str, unknown))} was done, "
+                    f"and exec completed without asking for it"
+                )
+            ignored = tuple(map(str, attempt.ignored() + unknown))
         if ignored:
             sometimes("completed without asking for what was started")
             self._host.warn(
@@ -243,9 +249,12 @@ class Execution:
         stuck = self._missed(error)
         if stuck is None or self._attempt.patient or not self._state.started:
             return stuck
+        return self._once_more(stuck.reason)
+
+    def _once_more(self, reason: str) -> Delayed:
+        """Have it run again, patiently: this run missed what was started."""
         sometimes("patient run")
-        cause = CommandDelayed(stuck.reason)
-        return Delayed(cause, "exec", self._host.retry, missed=True)
+        return Delayed(CommandDelayed(reason), "exec", self._host.retry, missed=True)
 
     def _missed(self, error: BaseException | None) -> Stuck | None:
         unknown = self._attempt.unknown()

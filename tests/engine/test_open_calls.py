@@ -332,6 +332,38 @@ def test_who_missed_a_call_runs_once_more_and_waits_for_it() -> None:
 
 
 @dataclass
+class Falling:
+    """Starts one thing beside another, and takes another way when that is refused."""
+
+    async def exec(self, workflow: Workflow, shop: BusyShop) -> str:
+        late = asyncio.get_running_loop().create_task(hold(workflow, shop))
+        try:
+            await workflow.step(shop.payments.do).undo(shop.payments.undo)
+        except Refused:
+            await shop.busy.wait("refused")
+            late.cancel()
+            await workflow.step(shop.shipping.do).undo(shop.shipping.undo)
+            return "another way"
+        return "done"
+
+
+def test_who_would_complete_without_a_call_runs_once_more_and_waits_for_it() -> None:
+    shop = BusyShop(refused=[1.0], hold=[0.5, 3.0])
+    shop.payments.script = [Refused("no")]
+    journal = KeepingJournal()
+
+    async def main() -> None:
+        async with make(shop, Falling, journal=journal) as coordinator:
+            assert await coordinator.execute(Falling()) == "another way"
+
+    run(main())
+    known = {r.step for r in journal.records if isinstance(r, Outcome)}
+    assert known == {"payments.do", "inventory.do", "shipping.do"}
+    (finished,) = [r for r in journal.records if isinstance(r, Finished)]
+    assert finished.ignored == ()
+
+
+@dataclass
 class Leaving:
     """Leaves a task that asks for a step, and does not wait for it."""
 

@@ -13,7 +13,7 @@ __all__ = ["ENDS", "FORGETFUL", "HEEDLESS", "judge"]
 FORGETFUL = frozenset({"Fork"})
 """Types of commands that may not ask again for the call for which `exec` waited alone
 when the process died. No `Started` names it, so what it did may stay."""
-HEEDLESS = frozenset({"Fallback", "Leaky", "Sprint"})
+HEEDLESS = frozenset({"Leaky", "Sprint"})
 """Types of commands that may complete without having asked again for what was called.
 What they did not ask for, their end has to say."""
 
