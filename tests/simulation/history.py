@@ -64,8 +64,8 @@ class History:
     def digest(self) -> str:
         """Return a hash of all events: equal for equal runs, and for no others."""
         digest = hashlib.blake2b(digest_size=16)
-        for line in self.lines():
-            digest.update(line.encode())
+        for event in self.events:
+            digest.update(repr(event).encode())
         return digest.hexdigest()
 
 
