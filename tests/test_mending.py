@@ -268,6 +268,36 @@ def test_what_was_stuck_and_went_on_had_been_resumed() -> None:
     assert carried.stuck.reason.startswith("the journal was repaired")
 
 
+def test_of_many_losses_the_first_are_said_and_how_many_more() -> None:
+    losses = Losses(PartitionState(0), ended_before=0)
+    losses.take(0, Accepted("T", "json", b"{}", 1))
+    lost = [(1 + n, Outcome(0, f"pay.s{n}", 0, b"", 1)) for n in range(30)]
+    losses.lose(_gap(1, 31, *lost))
+    (carried,) = losses.carry(9)
+    assert carried.stuck is not None
+    assert "the outcome of pay.s0 at position 1" in carried.stuck.reason
+    said = carried.stuck.reason.count(" is lost: it will")
+    assert f"; and {30 - said} more. See" in carried.stuck.reason
+
+
+def test_an_end_that_can_not_be_waits_for_a_person() -> None:
+    losses = Losses(PartitionState(0), ended_before=0)
+    losses.take(0, Accepted("T", "json", b"{}", 1))
+    losses.take(1, Aborting(0, "no", 1))
+    losses.take(2, Finished(0, EndStatus.COMPLETED, b"", 1))
+    (marked,) = losses.marked()
+    assert marked.losses == ("its Finished can't follow what is recorded before it",)
+
+
+def test_what_ended_has_lost_nothing_that_matters() -> None:
+    losses = Losses(PartitionState(0), ended_before=0)
+    losses.take(0, Accepted("T", "json", b"{}", 1))
+    losses.lose(_gap(1, 2))
+    losses.take(2, Finished(0, EndStatus.COMPLETED, b"", 1))
+    assert [*losses.marked()] == []
+    assert [*losses.carry(9)] == []
+
+
 def test_an_outcome_that_is_lost_still_counts_as_one_before_what_was_started() -> None:
     losses = Losses(PartitionState(0), ended_before=0)
     losses.take(0, Accepted("T", "json", b"{}", 1))
@@ -281,12 +311,13 @@ def test_a_workflow_whose_beginning_is_lost_is_dropped_and_named() -> None:
     losses = Losses(PartitionState(0), ended_before=0)
     losses.lose(_gap(0, 1, (0, Accepted("PlaceOrder", "json", b"{}", 1, key="o-17"))))
     losses.take(1, Outcome(0, "pay.a", 0, b"", 1))
+    losses.take(2, Stuck(0, "bug", 1))
     (dropped,) = losses.dropped()
     assert dropped == Dropped(
         id=WorkflowId("0-0"),
         type="PlaceOrder",
         key="o-17",
-        recorded=("pay.a: done",),
+        recorded=("pay.a: done", "Stuck"),
     )
 
 
@@ -369,6 +400,36 @@ def test_a_power_cut_leaves_the_damaged_one_or_one_that_goes_on(
 
 def opened_facts(folder: MemoryFolder) -> list[tuple[object, ...]]:
     return [facts(state) for state in opened(folder).workflows.values()]
+
+
+def test_a_long_end_goes_into_several_batches_and_segments(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("coordinator.journals.segments.rebuild._BATCH_SIZE", 1500)
+    monkeypatch.setattr("coordinator.journals.segments.rebuild._SEGMENT_SIZE", 2000)
+    folder = damaged_in_the_middle()
+    wanted = PartitionRepair(damaged_in_the_middle(), IDENTITY, NOW)._losses.state
+    repaired(folder)
+    assert set(opened(folder).workflows) == set(wanted.workflows)
+    assert problems_in(folder) == ()
+    # The damaged one, the one behind it, two for what goes on, and the active one.
+    assert len([name for name in folder.names() if name.endswith("seg")]) == 4
+    assert len(wanted.workflows) == 4
+
+
+def test_a_first_segment_of_which_nothing_says_where_it_begins_is_filled() -> None:
+    """Its beginning was trimmed away, its header is gone, and so is its first batch."""
+    folder = damaged_in_the_middle()
+    name = [name for name in folder.names() if name.endswith("seg")][-1]
+    data = folder.bytes_of(name)
+    data[20] ^= 1
+    data[100] ^= 1
+    folder.remove(segment_name(0))
+    report = repaired(folder)
+    assert report.whole == 0
+    assert opened(folder).workflows == {}
+    assert problems_in(folder) == ()
+    assert segment_name(int(name[:20])) in folder.make_folder("damaged-now").names()
 
 
 @pytest.mark.parametrize("block", range(4))

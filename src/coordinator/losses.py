@@ -189,6 +189,8 @@ class Losses:
         known_steps = set(state.started)
         if not self._apply(position, record):
             self._mark(workflow, self._why(record))
+        elif isinstance(record, Finished):
+            self._marked.pop(workflow, None)
         if state.started.keys() - known_steps:
             # It counts the outcomes before it. Those that are lost come again before
             # `exec` asks for it, and must not be kept from it until then.
@@ -197,21 +199,17 @@ class Losses:
                 step: before if step in known_steps else before + lost
                 for step, before in state.started.items()
             }
-        if isinstance(record, Finished):
-            self._marked.pop(workflow, None)
 
     def marked(self) -> Iterator[Marked]:
         """Yield the unfinished workflows that may have lost something."""
         for workflow, losses in self._marked.items():
-            state = self.state.workflows.get(workflow)
-            if state is not None:
-                accepted = state.accepted
-                yield Marked(
-                    id=state.id,
-                    type=accepted.type,
-                    key=accepted.key,
-                    losses=tuple(losses),
-                )
+            state = self.state.workflows[workflow]
+            yield Marked(
+                id=state.id,
+                type=state.accepted.type,
+                key=state.accepted.key,
+                losses=tuple(losses),
+            )
 
     def dropped(self) -> Iterator[Dropped]:
         """Yield the workflows that can't go on, for nothing says what they are."""

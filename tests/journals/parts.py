@@ -3,6 +3,7 @@
 from coordinator.batch import Batch, encode_batch
 from coordinator.journals.handle import encode_claim
 from coordinator.journals.segments.files import Folder
+from coordinator.journals.segments.format import SegmentHeader, encode_segment_header
 from coordinator.journals.segments.reading import Identity
 from coordinator.journals.segments.renewal import make_partition
 from coordinator.journals.segments.scan import scan
@@ -16,8 +17,10 @@ __all__ = [
     "append",
     "batch_behind",
     "batches_of",
+    "chained",
     "make_store",
     "open_store",
+    "segment_header",
 ]
 
 IDENTITY = Identity(bytes(range(16)), 0, 1)
@@ -80,6 +83,46 @@ def append(store: Store, size: int = 20, count: int = 1) -> Batch:
     batch = batch_behind(store, size, count)
     store.append(batch)
     return batch
+
+
+def chained(
+    count: int,
+    *,
+    first: int = 0,
+    epoch: int = 1,
+    previous_crc: int = 0,
+    size: int = 40,
+) -> list[Batch]:
+    """Return *count* batches that follow one another, of a record each."""
+    found: list[Batch] = []
+    for number in range(first, first + count):
+        record = encode_record(Resumed(0, f"{number}".ljust(size, "x"), 1))
+        crc = found[-1].crc if found else previous_crc
+        found.append(
+            encode_batch([record], epoch=epoch, first=number, previous_crc=crc)
+        )
+    return found
+
+
+def segment_header(
+    base: int,
+    *,
+    epoch: int = 0,
+    previous_crc: int = 0,
+    identity: Identity = IDENTITY,
+) -> bytes:
+    """Return the first bytes of a segment that begins at *base*."""
+    return encode_segment_header(
+        SegmentHeader(
+            journal_id=identity.journal_id,
+            partition=identity.partition,
+            partitions=identity.partitions,
+            base=base,
+            created_at=1,
+            epoch=epoch,
+            previous_crc=previous_crc,
+        )
+    )
 
 
 def batches_of(store: Store, since: int = 0) -> list[Batch]:

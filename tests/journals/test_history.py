@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 import pytest
-from tests.journals.disk import Disk, MemoryFolder
-from tests.journals.parts import IDENTITY, append, open_store
+from tests.journals.disk import Disk, MemoryFile, MemoryFolder
+from tests.journals.parts import IDENTITY, append, make_store, open_store
 
 from coordinator.batch import Batch
 from coordinator.errors import JournalDamagedError
@@ -74,6 +74,29 @@ def test_damage_is_raised_where_it_is(disk: Disk) -> None:
 
 def test_a_segment_in_which_nothing_is_yet_is_the_end(disk: Disk) -> None:
     folder = disk.folder("/journal/p0")
-    store = open_store(folder)
-    assert positions(history([folder], IDENTITY)) == [(0, 1)]
-    store.close()
+    make_store(folder)  # makes the first segment, and claims nothing
+    assert [*folder.names()] == [segment_name(0)]
+    assert positions(history([folder], IDENTITY)) == []
+
+
+class Trimmed(MemoryFolder):
+    """Loses its first segment between being listed and being opened."""
+
+    def __init__(self, folder: MemoryFolder) -> None:
+        super().__init__(folder.disk, folder.path)
+        self.put_back(folder.copy_of())
+        self._gone = False
+
+    def open(self, name: str, *, writable: bool = False) -> MemoryFile:
+        if not self._gone:
+            self._gone = True
+            self.remove(name)
+        return super().open(name, writable=writable)
+
+
+def test_a_segment_that_is_trimmed_meanwhile_is_told_as_missing(disk: Disk) -> None:
+    folder = disk.folder("/journal/p0")
+    filled(folder, None)
+    first, *rest = history([Trimmed(folder)], IDENTITY)
+    assert first == Missing(0, 7)
+    assert [part.first for part in rest] == [*range(7, 11)]

@@ -192,7 +192,7 @@ class SegmentRemains:
         found = self._by_header(offset, chain)
         if found is not None:
             return found
-        # At the place itself, too: it may be sound, and follow something else.
+        # Not at the place itself: there is no room for what would be lost before it.
         for claim in batch_claims(data[offset:]):
             place = offset + claim.offset
             batch = self._sound(place, claim, offset, chain)
