@@ -17,7 +17,7 @@ from tests.journals.wreck import DAMAGES, Partition, facts, fold
 
 from coordinator.batch import encode_batch
 from coordinator.errors import JournalDamagedError
-from coordinator.journals.segments.format import segment_name
+from coordinator.journals.segments.format import encode_checkpoint, segment_name
 from coordinator.journals.segments.gaps import Gap
 from coordinator.journals.segments.inspect import Problem, _Verification
 from coordinator.journals.segments.rebuild import finish
@@ -400,6 +400,38 @@ def test_a_power_cut_leaves_the_damaged_one_or_one_that_goes_on(
 
 def opened_facts(folder: MemoryFolder) -> list[tuple[object, ...]]:
     return [facts(state) for state in opened(folder).workflows.values()]
+
+
+def test_a_checkpoint_that_is_intact_and_makes_no_sense_is_let_go() -> None:
+    folder = damaged_in_the_middle()
+    data = folder.bytes_of(segment_name(0))
+    data[1500] ^= 1  # as it was
+    low, end = 0, 3
+    put_checkpoint(folder, b"nonsense", low, end)
+    repair = PartitionRepair(folder, IDENTITY, NOW)
+    assert repair.problem == ""  # only whoever reads it finds out
+    report = repaired(folder)
+    assert "not a checkpoint" in report.checkpoint
+    assert report.lost == ()
+    assert report.whole == 5
+    assert len(opened(folder).workflows) == 5
+
+
+def test_how_far_it_says_that_the_partition_goes_still_counts() -> None:
+    folder = damaged_in_the_middle()
+    folder.bytes_of(segment_name(0))[1500] ^= 1
+    put_checkpoint(folder, b"", 0, 50)
+    repair = PartitionRepair(folder, IDENTITY, NOW)
+    assert repair.salvaged.checkpoint is None
+    assert repair.salvaged.tail is not None
+    assert repair.salvaged.tail.end > 50
+
+
+def put_checkpoint(folder: MemoryFolder, data: bytes, low: int, end: int) -> None:
+    content = encode_checkpoint(
+        data, journal_id=IDENTITY.journal_id, partition=0, low=low, end=end
+    )
+    folder.put_back({**folder.copy_of(), "checkpoint": content})
 
 
 def test_a_long_end_goes_into_several_batches_and_segments(

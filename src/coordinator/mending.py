@@ -10,8 +10,13 @@ from collections.abc import Iterator
 
 import msgspec
 
-from coordinator.errors import JournalDamagedError, JournalFormatError
+from coordinator.errors import (
+    DecodeError,
+    JournalDamagedError,
+    JournalFormatError,
+)
 from coordinator.journals.segments.files import Folder
+from coordinator.journals.segments.format import CheckpointHeader
 from coordinator.journals.segments.gaps import Gap
 from coordinator.journals.segments.reading import Identity
 from coordinator.journals.segments.rebuild import size_needed, stage, start
@@ -84,7 +89,7 @@ class PartitionRepair:
         self.folder = folder
         self.identity = identity
         self._at = at
-        self.salvaged: Salvaged = salvage(folder, identity)
+        self.salvaged: Salvaged = _readable(salvage(folder, identity))
         self._losses = _fold(folder, identity, self.salvaged)
         self.stuck = tuple(self._losses.marked())
         self.dropped = tuple(self._losses.dropped())
@@ -156,6 +161,24 @@ class PartitionRepair:
         )
 
 
+def _readable(salvaged: Salvaged) -> Salvaged:
+    """Let go of a checkpoint that is intact and makes no sense: as if it were damaged.
+
+    How far it said that the partition goes still counts.
+    """
+    if salvaged.checkpoint is None:
+        return salvaged
+    try:
+        _checkpoint_in(*salvaged.checkpoint)
+    except DecodeError as error:
+        return salvaged._replace(checkpoint=None, checkpoint_problem=str(error))
+    return salvaged
+
+
+def _checkpoint_in(header: CheckpointHeader, content: bytes) -> Checkpoint:
+    return decode_checkpoint(content[len(content) - header.size :])
+
+
 def _problem(folder: Folder, identity: Identity) -> str:
     """Return why the partition does not open; empty if its files are sound."""
     try:
@@ -169,8 +192,7 @@ def _fold(folder: Folder, identity: Identity, salvaged: Salvaged) -> Losses:
     """Fold all that can be read, from where the engine would."""
     checkpoint = NO_CHECKPOINT
     if salvaged.checkpoint is not None:
-        header, content = salvaged.checkpoint
-        checkpoint = decode_checkpoint(content[-header.size :] if header.size else b"")
+        checkpoint = _checkpoint_in(*salvaged.checkpoint)
     elif salvaged.parts:
         low = Position(salvaged.parts[0].base)
         checkpoint = Checkpoint(low, low, [])

@@ -1,11 +1,15 @@
 """``coordinator replay``: a service that lost its data gets it back."""
 
 import asyncio
+import errno
+import os
 import signal
 import sqlite3
 import sys
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +17,15 @@ import msgspec
 import pytest
 from examples.shop.orders import Payments
 from tests.cli.runner import invoke
+from tests.engine.support import run
 from tests.examples.test_shop_services import Running, service
 from tests.processes import run_cli
 
 from coordinator import Coordinator, Refused, Workflow
+from coordinator.cli import replaying
 from coordinator.model import EndStatus
 from coordinator.records import Accepted, Carried, Finished, Outcome
-from coordinator.replay import Story
+from coordinator.replay import ReplayedOutcome, Story
 
 REBUILD = """
 import os
@@ -187,6 +193,172 @@ def test_a_function_that_keeps_failing_ends_it_with_the_position(
     assert "failed 6 times, last: Refused: not now" in ended.stderr
     assert "Bank.pay of " in ended.stderr
     assert invoke(folder, *TO, "rebuild_failing:constant").code == 2
+
+
+@pytest.fixture(name="told")
+def _told(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., list[str]]:
+    """Return what runs a replay with a state file, and says what it told."""
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    ends = tmp_path / "told.txt"
+    module = f"rebuild_{tmp_path.name.replace('-', '_')}"
+    (tmp_path / f"{module}.py").write_text(
+        "def tell(told):\n"
+        f"    with open({str(ends)!r}, 'a') as file:\n"
+        "        print(told.value, file=file)\n"
+    )
+
+    def replayed(*more: str, code: int = 0) -> list[str]:
+        ends.unlink(missing_ok=True)
+        state = str(tmp_path / "state.json")
+        ended = invoke(folder, *TO, f"{module}:tell", "--state", state, *more)
+        assert ended.code == code, ended.stderr
+        return ends.read_text().splitlines() if ends.exists() else []
+
+    return replayed
+
+
+ALL = ["o-0", "o-1", "o-2", "o-3"]
+
+
+def test_a_state_that_was_cut_off_while_it_was_written_is_not_gone_by(
+    told: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    """It is written beside the old one, which stays in its place until it is whole."""
+    assert told() == ALL
+    state = tmp_path / "state.json"
+    whole = state.read_bytes()
+    (tmp_path / "state.json.tmp").write_bytes(whole[:20])
+    assert told() == []
+    state.unlink()
+    assert told() == ALL
+    assert state.read_bytes() == whole
+
+
+def test_a_state_that_is_cut_short_anywhere_tells_nothing_and_is_left_as_it_is(
+    told: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    told()
+    state = tmp_path / "state.json"
+    whole = state.read_bytes()
+    for size in range(len(whole)):
+        state.write_bytes(whole[:size])
+        assert told(code=2) == []
+        assert state.read_bytes() == whole[:size]
+
+
+def test_one_that_says_what_it_can_not_is_refused(
+    told: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    told()
+    state = tmp_path / "state.json"
+    whole = msgspec.json.decode(state.read_bytes())
+    for change in ({"told": {"0": "far"}}, {"told": {"0": [1]}}, {"journal": 7}):
+        state.write_bytes(msgspec.json.encode(whole | change))
+        assert told(code=2) == []
+
+
+def test_what_was_told_when_it_was_cut_off_is_told_once(
+    told: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    told()
+    state = tmp_path / "state.json"
+    whole = msgspec.json.decode(state.read_bytes())
+    assert set(whole["told"]) == {"0", "1"}
+    del whole["told"]["1"]
+    state.write_bytes(msgspec.json.encode(whole))
+    rest = told()
+    assert rest
+    assert len(rest) < 4
+    assert told() == []
+
+
+def test_a_state_that_can_not_be_written_is_said_before_anything_is_told(
+    told: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    nowhere = str(tmp_path / "no" / "state.json")
+    assert told("--state", nowhere, code=5) == []
+    assert told("--state", str(tmp_path), code=2) == []
+
+
+def test_a_disk_that_is_full_leaves_the_state_before_and_is_said(
+    told: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not as an error of the journal, which was read well."""
+    monkeypatch.setattr(replaying, "SAVE_COUNT", 2)
+    synced = os.fsync
+    left = [4]  # of the file and of its folder, twice
+
+    def full(descriptor: int) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        synced(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("coordinator.cli.replaying.os.fsync", full)
+        told(code=5)
+    assert told() == ALL[2:]
+
+
+def test_ctrl_c_says_how_far_it_came_and_the_next_run_goes_on(
+    folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "rebuild.py").write_text(
+        "import os, signal\n"
+        "def tell(told):\n"
+        "    if told.value == 'o-2' and not os.path.exists('stopped'):\n"
+        "        open('stopped', 'w').close()\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+    )
+    arguments = (*TO, "rebuild:tell", "--journal", str(folder / "journal"))
+    ended = asyncio.run(run_cli(tmp_path, *arguments, "--state", "state.json"))
+    assert ended.code == 1
+    assert "interrupted: 3 outcomes told; the same command goes on" in ended.stderr
+    ended = asyncio.run(run_cli(tmp_path, *arguments, "--state", "state.json"))
+    assert "1 outcome of Bank told" in ended.stdout
+
+
+@pytest.mark.parametrize(("rate", "pause_s"), [("10/s", 0.1), ("30/m", 2.0), ("", 0)])
+def test_no_call_begins_earlier_than_the_rate_allows_also_a_repeated_one(
+    rate: str, pause_s: float
+) -> None:
+    """The third takes long, and the fifth fails once: nothing is caught up on."""
+    began: list[float] = []
+
+    async def tell(told: ReplayedOutcome) -> None:
+        began.append(asyncio.get_running_loop().time())
+        if len(began) == 3:
+            await asyncio.sleep(7.5)
+        if len(began) == 5:
+            raise ConnectionError("not now")
+
+    options = replaying.ReplayOptions(
+        service="pay",
+        to="",
+        archive=None,
+        since="",
+        until="",
+        dry_run=False,
+        rate=rate,
+        state=None,
+    )
+    state = replaying.State(journal="j", service="pay", to="")
+    story = Story("j", 0, "pay")
+    steps = tuple(Outcome(5, f"pay.s{n}", 0, b"", 1) for n in range(8))
+    wanted = story.tell(8, 1, Carried(5, 2, ACCEPTED, steps))
+    summary = replaying.Summary()
+    pace = replaying._pause(rate)
+    run(replaying._tell(wanted, tell, state, options, pace, summary))
+    assert summary.told == 8
+    assert len(began) == 9
+    pauses = [after - before for before, after in pairwise(began)]
+    assert min(pauses) >= pause_s
+    expected = [pause_s] * 8
+    expected[2] = max(7.5, pause_s)
+    expected[4] = max(replaying.FIRST_PAUSE_S, pause_s)
+    assert pauses == pytest.approx(expected, abs=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -412,7 +412,11 @@ def replay(  # noqa: PLR0913, PLR0917 -- one per option
         ),
     ] = None,
     since: Annotated[
-        str, typer.Option(metavar="TIME", help="Recorded then or later.")
+        str,
+        typer.Option(
+            metavar="TIME",
+            help="Recorded then or later; a position goes into --state.",
+        ),
     ] = "",
     until: Annotated[str, typer.Option(metavar="TIME", help="Recorded before.")] = "",
     dry_run: Annotated[

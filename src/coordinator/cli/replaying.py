@@ -12,7 +12,6 @@ import heapq
 import inspect
 import os
 import re
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -91,7 +90,8 @@ def replay(journal: str | None, options: ReplayOptions, *, as_json: bool) -> Exi
 
     Raises:
         CliError: It is not a journal, or damaged; the function is not there, or kept
-            failing: what was told is in the state file.
+            failing, or Ctrl-C ended it: what was told is in the state file. Or that
+            can't be written.
     """
     function = None if options.dry_run else load_function(options.to)
     since, until = _time(options.since, 0), _time(options.until, 1 << 62)
@@ -127,8 +127,14 @@ def replay(journal: str | None, options: ReplayOptions, *, as_json: bool) -> Exi
                 if len(summary.first) < SHOWN:
                     summary.first.append(one)
         else:
+            _save(options, state)  # it can be written, before anything is told
             stack.callback(_save, options, state)
-            asyncio.run(_tell(wanted, function, state, options, pause_s, summary))
+            try:
+                asyncio.run(_tell(wanted, function, state, options, pause_s, summary))
+            except KeyboardInterrupt:
+                raise CliError(
+                    _interrupted(summary, options), ExitCode.FAILED
+                ) from None
         summary.unknown = sum(story.unknown for story in stories)
     _emit(summary, options, as_json=as_json)
     return ExitCode.OK
@@ -174,19 +180,34 @@ async def _tell(
     pause_s: float,
     summary: Summary,
 ) -> None:
-    due = time.monotonic()
+    pace = _Pace(pause_s)
     for one in wanted:
-        await asyncio.sleep(max(due - time.monotonic(), 0))
-        due = max(due + pause_s, time.monotonic() - 1)
-        await _tell_one(one, function)
+        await _tell_one(one, function, pace)
         state.told[str(one.partition)] = (one.position, one.index)
         summary.told += 1
         if summary.told % SAVE_COUNT == 0:
             _save(options, state)
 
 
+class _Pace:
+    """Lets one call begin at a time, so many seconds after the one before, or more.
+
+    Nothing is caught up on: whoever was slow for a while is not asked faster behind it.
+    """
+
+    def __init__(self, pause_s: float) -> None:
+        self._pause_s = pause_s
+        self._due_s = 0.0
+
+    async def turn(self) -> None:
+        """Wait until the next call may begin."""
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(max(self._due_s - loop.time(), 0))
+        self._due_s = loop.time() + self._pause_s
+
+
 async def _tell_one(
-    one: ReplayedOutcome, function: Callable[[ReplayedOutcome], Any]
+    one: ReplayedOutcome, function: Callable[[ReplayedOutcome], Any], pace: _Pace
 ) -> None:
     undo = one.direction == "undo"
     for attempt in range(TRIES):
@@ -200,6 +221,7 @@ async def _tell_one(
             trace=one.trace,
             replay=True,
         )
+        await pace.turn()
         try:
             with in_step(context):
                 told = function(one)
@@ -240,17 +262,35 @@ def _load(options: ReplayOptions, journal_id: str) -> State:
 
 
 def _save(options: ReplayOptions, state: State) -> None:
-    """Write the state; durable on return."""
+    """Write the state; durable on return.
+
+    Raises:
+        CliError: It can't be written; the one before it stands.
+    """
     if options.state is None:
         return
     path = Path(options.state)
     copy = path.with_name(f"{path.name}.tmp")
-    with copy.open("wb") as file:
-        file.write(msgspec.json.encode(state))
-        file.flush()
-        os.fsync(file.fileno())
-    copy.replace(path)
-    PosixFolder(str(path.parent)).sync()
+    try:
+        with copy.open("wb") as file:
+            file.write(msgspec.json.encode(state))
+            file.flush()
+            os.fsync(file.fileno())
+        copy.replace(path)
+        PosixFolder(str(path.parent)).sync()
+    except OSError as error:
+        raise CliError(
+            f"can't write the state {path}: {error.strerror or error}; what was told "
+            f"since it was last written will be told again",
+            ExitCode.UNAVAILABLE,
+        ) from error
+
+
+def _interrupted(summary: Summary, options: ReplayOptions) -> str:
+    said = f"interrupted: {show_count(summary.told, 'outcome')} told"
+    if options.state is None:
+        return f"{said}; without --state the next run begins at the beginning"
+    return f"{said}; the same command goes on behind them"
 
 
 def _time(text: str, default: int) -> int:
