@@ -125,13 +125,14 @@ class Engine:
         self.loop = asyncio.get_running_loop()
         self.failed = self.loop.create_future()
         self.journal = journal
-        self._logs = self.entrance.logs = await Logs.open(
+        self._logs = await Logs.open(
             journal,
             owner=owner,
             clock=self.now,
             options=self._options.log,
             on_failure=self._fail,
         )
+        self.entrance.open(self._logs, self.loop.time)
         self._schedule = Schedule(
             self.loop,
             self.admission,
@@ -252,12 +253,13 @@ class Engine:
         submission: Submission,
         callers: tuple[Caller, ...],
         durable: Durable,
-    ) -> None:
+    ) -> Run:
         run = self._adopt(log, state)
         run.callers = callers
         run.command = submission.command
         run.fresh = True
         self._start(run, durable)
+        return run
 
     # -- running ---------------------------------------------------------------------
 
@@ -282,6 +284,7 @@ class Engine:
         try:
             if durable is not None:
                 await durable
+                self.entrance.came_in(run)
                 run.tell_accepted()
             verdict = self._prepare(run)
             if verdict is None:

@@ -15,13 +15,14 @@ from coordinator.errors import EncodeError, JournalError, NotAcceptedError
 from coordinator.log import Log
 from coordinator.logs import Logs
 from coordinator.model import WorkflowId, format_workflow_id
+from coordinator.pace import Pace
 from coordinator.records import Accepted
 from coordinator.runs import Caller, Outcome, Run, Submission, refuse, tell
 from coordinator.state import WorkflowState
 
 __all__ = ["Entrance", "LetIn"]
 
-LetIn = Callable[[Log, WorkflowState, Submission, tuple[Caller, ...], Durable], None]
+LetIn = Callable[[Log, WorkflowState, Submission, tuple[Caller, ...], Durable], Run]
 """Has the engine run what was let in; the last is done once it is durable."""
 
 
@@ -45,8 +46,6 @@ class Entrance:
             now: Microseconds since 1970.
             let_in: Called for each command that comes in.
         """
-        self.logs: Logs | None = None
-        """Set once the engine is started; nothing may be offered before."""
         self.closing = ""
         """Why nothing will come in any more; empty if something may."""
         self.failure: JournalError | None = None
@@ -58,7 +57,19 @@ class Entrance:
         self._services_of = services_of
         self._now = now
         self._let_in = let_in
+        self._pace = Pace()
+        self._logs: Logs | None = None
+        self._time: Callable[[], float] = lambda: 0.0
         self._door: Door[Submission, Caller] = Door()
+
+    def open(self, logs: Logs, time: Callable[[], float]) -> None:
+        """Begin: nothing may be offered before.
+
+        Args:
+            logs: Where commands go.
+            time: Seconds, to see how long they take to be durable.
+        """
+        self._logs, self._time = logs, time
 
     def offer(self, submission: Submission, caller: Caller) -> bool:
         """Take a command in: at once, or when there is room for it.
@@ -102,10 +113,22 @@ class Entrance:
             self.closing
             or self._admission.closed_to_all
             or (
-                "commands that wait for a suspended service fill the door"
+                "commands that may not come in yet fill the door"
                 if len(self._door) >= self._admission.commands_max
                 else ""
             )
+        )
+
+    @property
+    def busy(self) -> str:
+        """Why new commands wait for their turn, if they do; empty if they don't."""
+        pace = self._pace
+        if not (pace.holds_back and pace.coming):
+            return ""
+        return (
+            f"at most {int(pace.allowed)} come in at a time: it takes "
+            f"{1e3 * pace.lag_s:.1f} ms until one is durable, and "
+            f"{1e3 * pace.usual_s:.1f} ms where there is little to do"
         )
 
     def look(self) -> None:
@@ -133,11 +156,30 @@ class Entrance:
         self.on_door()
 
     def _closed_to(self, type_: str) -> str:
-        return self._admission.closed_to(self._services_of(type_))
+        return self._admission.closed_to(self._services_of(type_)) or (
+            "" if self.may_enter() else "as many are coming in as may"
+        )
+
+    def may_enter(self) -> bool:
+        """Say whether one more may come in, by the pace at which they do."""
+        # Who comes to a full disk is refused at once, not kept waiting with those who
+        # came before.
+        return self._pace.may_enter() or self._full
+
+    @property
+    def _full(self) -> bool:
+        assert self._logs is not None
+        return any(log.partition.full for log in self._logs)
+
+    def came_in(self, run: Run) -> None:
+        """Note that *run*, which was let in, is durable."""
+        records = run.log.next - run.state.position
+        if self._pace.durable(run, self._time(), records):
+            self.look()
 
     def _attach(self, submission: Submission, caller: Caller) -> bool:
-        assert self.logs is not None
-        if (located := self.logs.find(submission.type, submission.key)) is None:
+        assert self._logs is not None
+        if (located := self._logs.find(submission.type, submission.key)) is None:
             return False
         log, found = located
         id_ = format_workflow_id(log.state.number, found.position)
@@ -151,8 +193,8 @@ class Entrance:
         return True
 
     def _accept(self, submission: Submission, callers: tuple[Caller, ...]) -> None:
-        assert self.logs is not None
-        log = self.logs.choose(submission.key)
+        assert self._logs is not None
+        log = self._logs.choose(submission.key)
         if full := log.partition.full:
             refuse(callers, NotAcceptedError(f"no new command is taken: {full}"))
             return
@@ -169,4 +211,5 @@ class Entrance:
         except (EncodeError, JournalError) as error:
             refuse(callers, error)
             return
-        self._let_in(log, state, submission, callers, durable)
+        run = self._let_in(log, state, submission, callers, durable)
+        self._pace.let_in(run, self._time())

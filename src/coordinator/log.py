@@ -156,6 +156,11 @@ class Log:
         durable = self.append(record)
         return self.state.workflows[position], durable
 
+    @property
+    def next(self) -> int:
+        """The position that the next record gets."""
+        return self._commit.next
+
     async def flush(self) -> None:
         """Return once everything appended so far is durable.
 

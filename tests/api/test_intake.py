@@ -23,8 +23,10 @@ from coordinator.api.cmdstream import (
     json_codec,
     read_json_payload,
 )
+from coordinator.batch import Batch
 from coordinator.errors import CommandTypeError, DecodeError
-from coordinator.journals.memory import MemoryJournal
+from coordinator.journals.memory import MemoryJournal, MemoryPartition
+from coordinator.pace import FIRST
 
 
 class Money(pydantic.BaseModel):
@@ -291,3 +293,60 @@ def test_a_stored_payload_that_does_not_fit_its_class_any_more_says_so() -> None
         read_json_payload(b'{"order":"o"}', Pay)
     with pytest.raises(DecodeError, match="Failed: "):
         read_json_payload(b'{"workflow":1}', Failed)
+
+
+@dataclass
+class Tally:
+    """Does nothing."""
+
+    number: int
+
+    async def exec(self, workflow: Workflow, receiver: None) -> Money:
+        return Money(cents=self.number)
+
+
+class Slow(MemoryJournal):
+    """A journal whose writes wait until they may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may_write = asyncio.Event()
+
+    async def open(self, partition: int, *, owner: str, at: int) -> MemoryPartition:
+        opened = await super().open(partition, owner=owner, at=at)
+        write = opened.write
+
+        async def write_later(batch: Batch) -> None:
+            await self.may_write.wait()
+            await write(batch)
+
+        setattr(opened, "write", write_later)  # noqa: B010 -- one instance's method
+        return opened
+
+
+def test_while_many_are_coming_in_clients_are_not_read_from_and_nothing_is_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def main() -> None:
+        journal = Slow()
+        coordinator = Coordinator(None, commands=[Tally], journal=journal)
+        intake = CmdStreamIntake(coordinator)
+        async with coordinator, intake.server:
+            host, port = await intake.listen("127.0.0.1", 0)
+            codec = json_codec(coordinator)
+            async with (
+                await Client.connect(host, port, codec) as client,
+                asyncio.TaskGroup() as group,
+            ):
+                tasks = [group.create_task(client.send(Tally(n))) for n in range(100)]
+                await eventually(lambda: intake.server.in_flight == int(FIRST))
+                await asyncio.sleep(0)
+                assert intake.server.in_flight == int(FIRST)
+                assert coordinator.engine.entrance.waiting == 0
+                journal.may_write.set()
+            assert [task.result() for task in tasks] == [
+                Money(cents=n) for n in range(100)
+            ]
+
+    asyncio.run(main())
+    assert caplog.messages == []

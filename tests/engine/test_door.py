@@ -315,7 +315,7 @@ def test_a_service_that_comes_back_is_probed_by_few_and_then_asked_by_all() -> N
     async def _submit_at_once(coordinator: Coordinator[Down]) -> list[Handle[None]]:
         async with asyncio.TaskGroup() as group:
             tasks = [
-                group.create_task(coordinator.submit(PayPlain(n))) for n in range(40)
+                group.create_task(coordinator.submit(PayPlain(n))) for n in range(16)
             ]
         return [task.result() for task in tasks]
 

@@ -217,6 +217,7 @@ class AdminServer:
             in_memory=admission.count,
             commands_max=admission.commands_max,
             closed=engine.entrance.closed,
+            busy=engine.entrance.busy,
             suspended=[
                 Suspended(service=s.service, waiting=len(s.waiting))
                 for s in admission.suspensions.values()

@@ -126,6 +126,8 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
     closed: str
     """Why no command comes in at present; empty if some may."""
     suspended: list[Suspended]
+    busy: str = ""
+    """Why new commands wait for their turn, if they do; see `coordinator.pace`."""
     full: str = ""
     """Which disk has no space, so that new commands are refused; empty if none."""
 

@@ -240,6 +240,8 @@ class _Gate:
     def __init__(self) -> None:
         self._engine: Engine | None = None
         self._closed = ""
+        self._held_back = False
+        """Because many are coming in at present: that is no news to anybody."""
         self._reopened: list[Callable[[], None]] = []
 
     def watch(self, engine: Engine) -> None:
@@ -248,18 +250,21 @@ class _Gate:
 
     def is_open(self) -> bool:
         assert self._engine is not None
-        closed = self._engine.entrance.closed
+        entrance = self._engine.entrance
+        closed = entrance.closed
         if closed and not self._closed:
             _LOGGER.warning("connections are not read from: %s", closed)
+        if self._closed and not closed:
+            _LOGGER.warning("connections are read from again")
         self._closed = closed
-        return not closed
+        self._held_back = not closed and not entrance.may_enter()
+        return not closed and not self._held_back
 
     def subscribe(self, reopened: Callable[[], None]) -> Callable[[], None]:
         self._reopened.append(reopened)
         return lambda: self._reopened.remove(reopened)
 
     def _look(self) -> None:
-        if self._closed and self.is_open():
-            _LOGGER.warning("connections are read from again")
+        if (self._closed or self._held_back) and self.is_open():
             for reopened in self._reopened:
                 reopened()

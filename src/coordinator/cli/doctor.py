@@ -191,6 +191,12 @@ def _server(found: inspect.JournalInfo, holders: set[int | None]) -> Iterator[Ch
         yield warning("server", f"{said}; takes nothing new: {server.closed}", "wait")
     else:
         yield ok("server", said)
+    if server.busy:
+        yield warning(
+            "busy",
+            f"more is offered than can be done: {server.busy}",
+            "what is let in is not slowed by it; for more, serve a part elsewhere",
+        )
     if server.full:
         yield problem(
             "full",
