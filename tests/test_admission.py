@@ -45,6 +45,17 @@ def test_at_the_limit_nobody_comes_in_and_the_reason_says_so() -> None:
         assert admission.closed_to_all == admission.closed_to(None)
 
 
+def test_what_a_step_offers_finds_as_many_places_again_but_no_suspended_service() -> (
+    None
+):
+    admission = suspended("a")
+    admission.count = 100
+    assert admission.closed_to(frozenset(), nested=True) == ""
+    assert admission.closed_to(None, nested=True) == "suspended: payments"
+    admission.count = 200
+    assert "the limit is reached" in admission.closed_to(frozenset(), nested=True)
+
+
 def test_a_suspended_service_keeps_out_who_needs_it_and_who_does_not_say() -> None:
     admission = suspended("a")
     assert admission.closed_to(None) == "suspended: payments"

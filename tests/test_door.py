@@ -17,20 +17,20 @@ def nobody(_type: str) -> bool:
     return False
 
 
-def filled(*entries: tuple[str, int]) -> Door[str, int]:
+def filled(*entries: tuple[str, int]) -> Door[str, str, int]:
     """Return a door at which each number waits for the thing that is called like it."""
-    door = Door[str, int]()
+    door = Door[str, str, int]()
     for type_, number in entries:
         door.push(type_, "", str(number), number)
     return door
 
 
-def popped(door: Door[str, int], types: str) -> str | None:
+def popped(door: Door[str, str, int], types: str) -> str | None:
     found = door.pop(partial(contains, types))
     return None if found is None else found[0]
 
 
-def emptied(door: Door[str, int]) -> list[int]:
+def emptied(door: Door[str, str, int]) -> list[int]:
     things: list[int] = []
     while (found := door.pop(anybody)) is not None:
         thing, callers = found
@@ -40,8 +40,8 @@ def emptied(door: Door[str, int]) -> list[int]:
 
 
 def test_nobody_comes_through_an_empty_door() -> None:
-    assert len(Door[str, int]()) == 0
-    assert Door[str, int]().pop(anybody) is None
+    assert len(Door[str, str, int]()) == 0
+    assert Door[str, str, int]().pop(anybody) is None
 
 
 def test_who_came_first_goes_first_whatever_the_type() -> None:
@@ -95,7 +95,7 @@ def test_nobody_enters_while_all_types_are_closed() -> None:
 
 
 def test_an_equal_key_takes_no_second_place_and_lasts_until_its_last_caller() -> None:
-    door = Door[str, int]()
+    door = Door[str, str, int]()
     door.push("a", "k", "first", 1)
     door.push("a", "", "other", 2)
     door.push("a", "k", "again", 3)
@@ -126,7 +126,7 @@ operations = st.lists(
 
 @given(operations)
 def test_it_is_a_list_that_is_searched(operations: list[tuple[str, str, str]]) -> None:
-    door = Door[str, int]()
+    door = Door[str, str, int]()
     model: list[tuple[str, str, str, list[int]]] = []
     for number, (operation, which, key) in enumerate(operations):
         match operation:

@@ -107,19 +107,26 @@ class Admission:
             interval_s: The slow interval, in seconds.
         """
         self.commands_max = commands_max
+        self.nested_max = 2 * commands_max
+        """How many may be in memory for one more that a step offers to come in: it must
+        not wait for a place that the command which waits for it holds."""
         self.count = 0
-        """Commands in memory; more than `commands_max` only after a recovery."""
+        """Commands in memory; more than `nested_max` only after a recovery."""
         self.suspensions: dict[str, Suspension] = {}
         self._probes = probes
         self._interval_s = interval_s
 
-    def closed_to(self, services: AbstractSet[str] | None) -> str:
+    def closed_to(
+        self, services: AbstractSet[str] | None, *, nested: bool = False
+    ) -> str:
         """Say why a command that needs *services* may not come in; empty if it may.
 
-        None stands for a command that does not declare its services: any suspended
-        service keeps it out.
+        Args:
+            services: What it needs; None if it does not declare that: any suspended
+                service keeps it out.
+            nested: A step offers it.
         """
-        if self.count >= self.commands_max:
+        if self.count >= (self.nested_max if nested else self.commands_max):
             return f"{self.count} commands are in memory, the limit is reached"
         if not self.suspensions:
             return ""

@@ -20,6 +20,7 @@ from coordinator.commands import (
     refuse_ambiguous,
     results_of,
 )
+from coordinator.context import in_a_step
 from coordinator.engine import Engine
 from coordinator.errors import (
     CommandTypeError,
@@ -360,8 +361,10 @@ class Coordinator(Generic[ReceiverT]):
     ) -> Handle[ResultT]:
         """Have *command* run; it is durable on return.
 
-        Waits while the coordinator has as many commands as it may, or a service that
-        the command needs is suspended. A command with the key of an earlier one is that
+        Waits while the coordinator has as many commands as it may or more are offered
+        than it can do, or a service that the command needs is suspended. In a step it
+        only waits for the service: else all places might be held by commands that wait
+        for one. A command with the key of an earlier one is that
         one: nothing new is stored.
 
         Args:
@@ -374,7 +377,8 @@ class Coordinator(Generic[ReceiverT]):
         Raises:
             CommandTypeError: Its class is not registered.
             EncodeError: It can't be stored.
-            NotAcceptedError: The coordinator is stopping, or its disk is full.
+            NotAcceptedError: The coordinator is stopping, or its disk is full; or this
+                is in a step, and twice as many commands are in memory as may.
             JournalError: The journal is dead.
         """
         entrance = self.engine.entrance
@@ -388,10 +392,15 @@ class Coordinator(Generic[ReceiverT]):
         waiter = _Waiter(asyncio.get_running_loop())
         asker = _Asker(waiter)
         payload = values.encode(command)
-        entrance.offer(
-            Submission(type_.name, "msgpack", payload, command_key(command), trace),
-            asker,
+        submission = Submission(
+            type_.name,
+            "msgpack",
+            payload,
+            command_key(command),
+            trace,
+            nested=in_a_step(),
         )
+        entrance.offer(submission, asker)
         try:
             await asyncio.shield(waiter.accepted_id)
         except asyncio.CancelledError:

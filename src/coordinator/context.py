@@ -14,7 +14,7 @@ import msgspec
 
 from coordinator.model import Direction, StepId
 
-__all__ = ["StepContext", "current_step", "in_step"]
+__all__ = ["StepContext", "current_step", "in_a_step", "in_step"]
 
 
 class StepContext(msgspec.Struct, frozen=True):
@@ -57,6 +57,11 @@ def current_step() -> StepContext:
             "a test can use `with coordinator.context.in_step(...)`"
         )
     return make()
+
+
+def in_a_step() -> bool:
+    """Say whether a step runs here: whether `current_step` has one."""
+    return _CURRENT.get(None) is not None
 
 
 @contextmanager

@@ -1,10 +1,11 @@
 """Who waits at the door: commands that may not come in yet, in the order they came.
 
-    push(type, key, thing, caller)   behind all others; or beside who has that key
-    pop(may_enter)                   the first whose type may enter, with its callers
+    push(kind, key, thing, caller)   behind all others; or beside who has that key
+    pop(may_enter)                   the first whose kind may enter, with its callers
     leave(caller)                    and the thing with the last of its callers
 
-Kept by command type, because a suspended service keeps some types out and others not.
+Kept by kind, which is what may keep some out and others not: the command's type, for
+the services that it needs, and whether a step offers it.
 Kept by key, because who asks again is not another: it takes no second place. And by
 caller, because many may leave at once, each at a cost that does not grow with the rest.
 
@@ -13,74 +14,75 @@ that wait in `submit`.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
 from coordinator.rare import sometimes
 
 __all__ = ["Door"]
 
+K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 C = TypeVar("C")
 
 
-class _Place(Generic[T, C]):
+class _Place(Generic[K, T, C]):
     """Where one thing waits, and for whom."""
 
-    __slots__ = ("callers", "key", "number", "thing", "type")
+    __slots__ = ("callers", "key", "kind", "number", "thing")
 
-    def __init__(self, number: int, type_: str, key: str, thing: T) -> None:
+    def __init__(self, number: int, kind: K, key: str, thing: T) -> None:
         self.number = number
-        self.type = type_
+        self.kind = kind
         self.key = key
         self.thing = thing
         self.callers: dict[C, None] = {}
 
 
-class Door(Generic[T, C]):
-    """Waiting things, each of a type, each with the callers who want it."""
+class Door(Generic[K, T, C]):
+    """Waiting things, each of a kind, each with the callers who want it."""
 
     def __init__(self) -> None:
         # Ordered ones: a plain dict whose first entries are gone is searched for its
         # first from its beginning, again and again.
-        self._waiting: dict[str, OrderedDict[int, _Place[T, C]]] = {}
-        self._keyed: dict[tuple[str, str], _Place[T, C]] = {}
-        self._places: dict[C, _Place[T, C]] = {}
+        self._waiting: dict[K, OrderedDict[int, _Place[K, T, C]]] = {}
+        self._keyed: dict[tuple[K, str], _Place[K, T, C]] = {}
+        self._places: dict[C, _Place[K, T, C]] = {}
         self._counter = 0
         self._count = 0
 
     def __len__(self) -> int:
         return self._count
 
-    def push(self, type_: str, key: str, thing: T, caller: C) -> None:
+    def push(self, kind: K, key: str, thing: T, caller: C) -> None:
         """Let *thing* wait for *caller*, who waits for nothing else.
 
-        If one of the same type and *key* waits, the caller joins it; an empty key is
+        If one of the same *kind* and *key* waits, the caller joins it; an empty key is
         nobody's.
         """
-        place = self._keyed.get((type_, key)) if key else None
+        place = self._keyed.get((kind, key)) if key else None
         if place is not None:
             sometimes("two at the door under one key")
         else:
             self._counter += 1
             self._count += 1
-            place = _Place[T, C](self._counter, type_, key, thing)
-            self._waiting.setdefault(type_, OrderedDict())[place.number] = place
+            place = _Place[K, T, C](self._counter, kind, key, thing)
+            self._waiting.setdefault(kind, OrderedDict())[place.number] = place
             if key:
-                self._keyed[type_, key] = place
+                self._keyed[kind, key] = place
         assert caller not in self._places
         place.callers[caller] = None
         self._places[caller] = place
 
-    def pop(self, may_enter: Callable[[str], bool]) -> tuple[T, tuple[C, ...]] | None:
-        """Take out the first whose type may enter, with its callers.
+    def pop(self, may_enter: Callable[[K], bool]) -> tuple[T, tuple[C, ...]] | None:
+        """Take out the first whose kind may enter, with its callers.
 
         None if there is none.
         """
         heads = [
             next(iter(places.values()))
-            for type_, places in self._waiting.items()
-            if may_enter(type_)
+            for kind, places in self._waiting.items()
+            if may_enter(kind)
         ]
         if not heads:
             return None
@@ -105,11 +107,11 @@ class Door(Generic[T, C]):
             self._remove(place)
         return True
 
-    def _remove(self, place: _Place[T, C]) -> None:
-        places = self._waiting[place.type]
+    def _remove(self, place: _Place[K, T, C]) -> None:
+        places = self._waiting[place.kind]
         del places[place.number]
         if not places:
-            del self._waiting[place.type]
+            del self._waiting[place.kind]
         if place.key:
-            del self._keyed[place.type, place.key]
+            del self._keyed[place.kind, place.key]
         self._count -= 1

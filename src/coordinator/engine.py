@@ -138,7 +138,7 @@ class Engine:
             self.admission,
             self._options.retry,
             self._random,
-            may_start=lambda: len(self._active) < self._options.commands_max,
+            may_start=lambda: len(self._active) < self.admission.nested_max,
             start=self._start,
         )
         for log in self._logs:

@@ -25,6 +25,15 @@ __all__ = ["Entrance", "LetIn"]
 LetIn = Callable[[Log, WorkflowState, Submission, tuple[Caller, ...], Durable], Run]
 """Has the engine run what was let in; the last is done once it is durable."""
 
+_Kind = tuple[str, bool]
+"""A command's type, and whether a step offers it."""
+_FULL_OF_NESTED = (
+    "{0.count} commands are in memory, twice as many as may come in by themselves "
+    "(commands_max is {0.commands_max}): commands that wait in a step for commands of "
+    "their own hold their places meanwhile; raise Options.commands_max, or let such a "
+    "step `submit` without waiting for the result"
+)
+
 
 class Entrance:
     """The commands that are offered to one engine."""
@@ -60,7 +69,7 @@ class Entrance:
         self._pace = Pace()
         self._logs: Logs | None = None
         self._time: Callable[[], float] = lambda: 0.0
-        self._door: Door[Submission, Caller] = Door()
+        self._door: Door[_Kind, Submission, Caller] = Door()
 
     def open(self, logs: Logs, time: Callable[[], float]) -> None:
         """Begin: nothing may be offered before.
@@ -83,11 +92,16 @@ class Entrance:
         if self.closing:
             refuse([caller], self.failure or NotAcceptedError(self.closing))
         elif not (submission.key and self._attach(submission, caller)):
-            if self._closed_to(submission.type):
-                self._door.push(submission.type, submission.key, submission, caller)
+            admission = self._admission
+            kind = submission.type, submission.nested
+            if submission.nested and admission.count >= admission.nested_max:
+                refuse([caller], NotAcceptedError(_FULL_OF_NESTED.format(admission)))
+            elif self._closed_to(kind):
+                self._door.push(kind, submission.key, submission, caller)
                 self.on_door()
                 return True
-            self._accept(submission, (caller,))
+            else:
+                self._accept(submission, (caller,))
         return False
 
     def withdraw(self, caller: Caller) -> bool:
@@ -136,7 +150,7 @@ class Entrance:
         if self.closing:
             return
         while len(self._door) and (
-            entry := self._door.pop(lambda type_: not self._closed_to(type_))
+            entry := self._door.pop(lambda kind: not self._closed_to(kind))
         ):
             submission, callers = entry
             callers = tuple(caller for caller in callers if not caller.gone)
@@ -155,10 +169,12 @@ class Entrance:
             refuse(entry[1], NotAcceptedError(self.closing))
         self.on_door()
 
-    def _closed_to(self, type_: str) -> str:
-        return self._admission.closed_to(self._services_of(type_)) or (
-            "" if self.may_enter() else "as many are coming in as may"
-        )
+    def _closed_to(self, kind: _Kind) -> bool:
+        type_, nested = kind
+        if self._admission.closed_to(self._services_of(type_), nested=nested):
+            return True
+        # What is let in comes first, and a step of it is a part of that.
+        return not (nested or self.may_enter())
 
     def may_enter(self) -> bool:
         """Say whether one more may come in, by the pace at which they do."""

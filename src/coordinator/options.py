@@ -12,7 +12,8 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     """The engine's bounds."""
 
     commands_max: int = 10_000
-    """Commands in memory, running or delayed; beyond it, new ones wait at the door."""
+    """Commands in memory, running or delayed; beyond it, new ones wait at the door. As
+    many again may come in of those that a step offers."""
     probes: int = 4
     """Commands that may try a suspended service at a time; as many begin to in each of
     the first intervals of `retry`."""

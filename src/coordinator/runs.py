@@ -35,6 +35,8 @@ class Submission(msgspec.Struct, frozen=True):
     trace: str = ""
     command: Any = None
     """The decoded command, if nobody else holds it; else it is decoded here."""
+    nested: bool = False
+    """Offered by a step: by a command that holds its place while it waits."""
 
 
 class Outcome(msgspec.Struct, frozen=True):

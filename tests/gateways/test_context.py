@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from coordinator.context import StepContext, current_step, in_step
+from coordinator.context import StepContext, current_step, in_a_step, in_step
 from coordinator.model import Direction, StepId
 
 
@@ -36,3 +36,10 @@ def test_concurrent_tasks_and_their_threads_see_their_own_step() -> None:
         return [task.result() for task in tasks]
 
     assert asyncio.run(main()) == ["a", "b"]
+
+
+def test_whether_a_step_runs_here_can_be_asked_without_an_error() -> None:
+    assert not in_a_step()
+    with in_step(context_of("one")):
+        assert in_a_step()
+    assert not in_a_step()

@@ -161,11 +161,11 @@ async def answer_at_once(operators: Operators, run: Any, record: Any) -> None:
         run.execution.steps.cancel()
 
 
-def pop_last(door: "Door[Any, Any]", may_enter: Callable[[str], bool]) -> Any:
+def pop_last(door: "Door[Any, Any, Any]", may_enter: Callable[[Any], bool]) -> Any:
     places = [
         place
-        for type_, waiting in door._waiting.items()
-        if may_enter(type_)
+        for kind, waiting in door._waiting.items()
+        if may_enter(kind)
         for place in waiting.values()
     ]
     if not places:
@@ -177,7 +177,7 @@ def pop_last(door: "Door[Any, Any]", may_enter: Callable[[str], bool]) -> Any:
     return place.thing, tuple(place.callers)
 
 
-def leave_with_the_thing(door: "Door[Any, Any]", caller: Any) -> bool:
+def leave_with_the_thing(door: "Door[Any, Any, Any]", caller: Any) -> bool:
     place = door._places.pop(caller, None)
     if place is None:
         return False
