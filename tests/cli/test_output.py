@@ -78,6 +78,16 @@ def test_progress_is_for_terminals(capsys: pytest.CaptureFixture[str]) -> None:
     assert "working" in _in_a_terminal(code, "")
 
 
+def test_what_takes_long_gets_a_line_now_and_then_where_no_terminal_is(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    now = iter([0, 4, 5, 5, 9, 10, 10])
+    with output.progress("reading", lines=True, clock=lambda: next(now)) as tell:
+        for count in range(4):
+            tell(f"{count} judged …")
+    assert capsys.readouterr() == ("", "1 judged …\n3 judged …\n")
+
+
 def _in_a_terminal(code: str, no_colour: str) -> str:
     """Run *code*, which prints, in a terminal of 40 columns; return what it shows."""
     program = (

@@ -4,15 +4,17 @@ Rich is imported for terminals only. A pipe gets plain text that is never cut, a
 ``--json`` what a program wants.
 """
 
+import math
 import os
 import shutil
 import sys
 import textwrap
+import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
-from coordinator.cli.printing import encodable, visible, writing
+from coordinator.cli.printing import complain, encodable, visible, writing
 
 __all__ = [
     "STATUS_STYLES",
@@ -36,6 +38,9 @@ Line = list[tuple[str, str]]
 
 WIDTH_DEFAULT = 100
 """Columns where there is no terminal to ask."""
+
+PROGRESS_S = 5.0
+"""Seconds between two lines of progress where there is no terminal."""
 
 LAST_SIZE_MIN = 32
 """Columns that a table's last column is worth; with less it goes below its row."""
@@ -119,14 +124,33 @@ def emit_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 @contextmanager
-def progress(message: str) -> Generator[Callable[[str], None]]:
-    """Show that something is under way, on a terminal only.
+def progress(
+    message: str,
+    *,
+    lines: bool = False,
+    clock: Callable[[], float] = time.monotonic,
+) -> Generator[Callable[[str], None]]:
+    """Show on stderr that something is under way.
+
+    Args:
+        message: What; on a terminal only.
+        lines: Whether anything else gets a line every `PROGRESS_S`, for what may take
+            minutes; else it gets nothing.
+        clock: Seconds.
 
     Yields:
         What changes the message.
     """
     if not sys.stderr.isatty():
-        yield lambda _: None
+        said_at_s = clock() if lines else math.inf
+
+        def tell(said: str) -> None:
+            nonlocal said_at_s
+            if clock() - said_at_s >= PROGRESS_S:
+                said_at_s = clock()
+                complain(said)
+
+        yield tell
         return
     from rich.console import Console
 

@@ -109,7 +109,8 @@ def check(against: str, *, journal: str | None, as_json: bool) -> ExitCode:
     coordinator.read_payloads(CODEC, read_json_payload)
     path = folder_of(journal or _journal_of(coordinator))
     tally = _Tally()
-    with opened(path) as folder, progress("reading the journal …") as tell:
+    reading = "reading the journal …"
+    with opened(path) as folder, progress(reading, lines=True) as tell:
         for finding in _findings(folder, coordinator.preview()):
             tally.add(finding)
             if as_json:
