@@ -1,11 +1,17 @@
 """One line of configuration: what is opened, and what is refused."""
 
 import asyncio
+import errno
+import os
 from pathlib import Path
 
 import pytest
 
-from coordinator.errors import JournalFormatError, JournalUnavailableError
+from coordinator.errors import (
+    JournalBrokenError,
+    JournalFormatError,
+    JournalUnavailableError,
+)
 from coordinator.journals.memory import MemoryJournal
 from coordinator.journals.segments.journal import SegmentJournal
 from coordinator.journals.urls import open_journal, parse_duration, segment_size_of
@@ -112,6 +118,23 @@ async def _open_all(url: str) -> None:
 def test_an_archive_on_another_file_system_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not on the file system"):
         opened(f"file:{tmp_path}/orders?archive=/proc/self")
+
+
+def test_a_folder_that_can_not_be_asked_is_told_as_one_that_can_not_be_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = os.fstat
+    folders = (tmp_path / "orders", tmp_path / "archive")
+
+    def fails(descriptor: int) -> os.stat_result:
+        if Path(f"/proc/self/fd/{descriptor}").readlink() == failing:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return asked(descriptor)
+
+    monkeypatch.setattr(os, "fstat", fails)
+    for failing in folders:
+        with pytest.raises(JournalBrokenError, match=f"^{failing}: could not open"):
+            opened(f"file:{tmp_path}/orders?archive={tmp_path}/archive")
 
 
 @pytest.mark.parametrize(

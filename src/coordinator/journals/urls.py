@@ -107,22 +107,27 @@ async def _open_file(url: str) -> Journal:
     def make_folders() -> tuple[PosixFolder, PosixFolder | None]:
         if place is not None:
             _check_archive(path, place)
-        return make(path), None if place is None else make(place)
+        folder, of_folder = make(path)
+        if place is None:
+            return folder, None
+        archive, of_archive = make(place)
+        if of_archive != of_folder:
+            raise ValueError(
+                f"{place} is not on the file system of {path}: a segment could not be "
+                f"moved there in one step"
+            )
+        return folder, archive
 
-    def make(path: str) -> PosixFolder:
+    def make(path: str) -> tuple[PosixFolder, int]:
         try:
-            return PosixFolder.make(path)
+            folder = PosixFolder.make(path)
+            return folder, folder.device()
         except OSError as error:
             raise not_opened(path, error) from error
 
     loop = asyncio.get_running_loop()
     with ThreadPoolExecutor(1) as executor:
         folder, archive = await loop.run_in_executor(executor, make_folders)
-    if archive is not None and archive.device() != folder.device():
-        raise ValueError(
-            f"{archive.path} is not on the file system of {folder.path}: a segment "
-            f"could not be moved there in one step"
-        )
     return await SegmentJournal.open_folder(
         folder, partitions=partitions, options=store_options, archive=archive
     )
