@@ -1,10 +1,19 @@
 """Damage, and what is left: whoever lost nothing goes on, all others are named."""
 
+import errno
 import random
 from contextlib import suppress
 
 import pytest
-from tests.journals.disk import Data, Disk, MemoryFolder, Names, PowerCut, cut_at
+from tests.journals.disk import (
+    Data,
+    Disk,
+    MemoryFolder,
+    Names,
+    PowerCut,
+    cut_at,
+    fail_at,
+)
 from tests.journals.parts import (
     IDENTITY,
     SMALL,
@@ -393,6 +402,33 @@ def test_a_power_cut_leaves_the_damaged_one_or_one_that_goes_on(
             assert folder.copy_of().items() >= before.items()
             repaired(folder)
         assert not PartitionRepair(folder, IDENTITY, NOW).needed
+        assert opened_facts(folder) == wanted
+        kept = folder.make_folder("damaged-now").copy_of()
+        assert kept[segment_name(0)] == before[segment_name(0)]
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC])
+def test_a_disk_that_fails_anywhere_leaves_one_that_the_next_repair_goes_on_with(
+    code: int,
+) -> None:
+    folder = damaged_in_the_middle()
+    before = folder.copy_of()
+    calls = folder.disk.calls
+    repaired(folder)
+    calls = folder.disk.calls - calls
+    wanted = opened_facts(folder)
+    for number in range(calls):
+        folder = damaged_in_the_middle()
+        disk = folder.disk
+        disk.fault = fail_at(disk.calls + number, code)
+        with suppress(OSError):
+            repaired(folder)
+        disk.kill()
+        if is_marked(folder):
+            finish(folder)
+        elif PartitionRepair(folder, IDENTITY, NOW).needed:
+            assert folder.copy_of().items() >= before.items()
+            repaired(folder)
         assert opened_facts(folder) == wanted
         kept = folder.make_folder("damaged-now").copy_of()
         assert kept[segment_name(0)] == before[segment_name(0)]

@@ -1,6 +1,11 @@
 """``coordinator journal repair``, on a journal of a coordinator that was damaged."""
 
 import asyncio
+import errno
+import os
+import pty
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -184,6 +189,71 @@ def test_a_lost_description_is_made_anew_from_the_segments(
     path.unlink()
     assert invoke(folder, "journal", "repair", "--yes").code == 0
     assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize("answer", ["\x04", "n\n", "perhaps\n\x04"])
+@pytest.mark.parametrize("command", ["repair", "forget-checkpoint"])
+def test_whatever_is_answered_but_yes_changes_nothing(
+    folder: Path, command: str, answer: str
+) -> None:
+    flip(folder / "journal/p0/checkpoint", 40)
+    before = contents(folder)
+    ours, theirs = pty.openpty()
+    with os.fdopen(ours, "r+b", buffering=0) as person, os.fdopen(theirs) as terminal:
+        person.write(answer.encode())
+        ended = subprocess.run(
+            [sys.executable, "-m", "coordinator", "journal", command, "journal"],
+            cwd=folder,
+            stdin=terminal,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines()[-1].endswith("error: nothing was changed")
+    assert contents(folder) == before
+
+
+def test_a_folder_that_can_not_be_written_to_is_said_so(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    damage(folder, b"for o-1")
+    before = contents(folder)
+
+    def refused(self: PosixFolder, name: str, owner: str) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), name)
+
+    monkeypatch.setattr(PosixFolder, "lock", refused)
+    ended = invoke(folder, "journal", "repair", "--yes")
+    assert ended.code == 5
+    assert "can't repair" in ended.stderr
+    assert "Read-only file system: 'LOCK'; nothing is lost by that" in ended.stderr
+    assert contents(folder) == before
+
+
+def test_ctrl_c_in_the_middle_loses_nothing_and_the_next_goes_on(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    damage(folder, b"for o-1")
+
+    def interrupted(self: PosixFolder, name: str, target: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PosixFolder, "move", interrupted)
+        ended = invoke(folder, "journal", "repair", "--yes")
+    assert ended.code == 1
+    assert "interrupted; nothing is lost by that, and the same command" in ended.stderr
+    assert "a repair was cut off" in invoke(folder, "journal", "repair").stdout
+    assert len(invoke(folder, "list", "--json").json()["workflows"]) == 2
+
+
+def test_what_is_damaged_is_not_replayed_as_if_it_were_whole(folder: Path) -> None:
+    """In the segment that is being written, too: a sound batch lies behind it."""
+    damage(folder, b"for o-1")
+    ended = invoke(folder, "replay", "--service", "Bank", "--to", "-", "--dry-run")
+    assert ended.code == 6
+    assert "a valid batch lies behind it" in ended.stderr
 
 
 def test_what_is_no_journal_is_not_made_one(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from coordinator.batch import Batch
 from coordinator.errors import JournalDamagedError
 from coordinator.journals.segments.format import segment_name
 from coordinator.journals.segments.history import Missing, history
+from coordinator.journals.segments.recovery import REPAIR_MARK
 from coordinator.journals.segments.store import Store
 
 Part = Batch | Missing
@@ -72,6 +73,44 @@ def test_damage_is_raised_where_it_is(disk: Disk) -> None:
         list(history([folder], IDENTITY))
 
 
+def test_a_bad_batch_with_a_sound_one_behind_it_is_damage_in_the_last_one_too(
+    disk: Disk,
+) -> None:
+    folder = disk.folder("/journal/p0")
+    store = open_store(folder)
+    for _ in range(3):
+        append(store)
+    last = append(store).data
+    data = folder.bytes_of(segment_name(0))
+    place = bytes(data).index(last)
+    data[place - 9] ^= 1
+    with pytest.raises(JournalDamagedError, match="a valid batch lies behind it"):
+        list(history([folder], IDENTITY))
+    data[place:] = bytes(len(data) - place)  # a torn tail, as far as anybody can tell
+    assert len(positions(history([folder], IDENTITY))) == 3
+
+
+def test_an_end_before_that_of_the_checkpoint_is_damage(disk: Disk) -> None:
+    folder = disk.folder("/journal/p0")
+    store = open_store(folder)
+    for _ in range(10):
+        append(store, 1000)
+    store.save_checkpoint(0, b"")
+    folder.remove([n for n in folder.names() if n.endswith("seg")][-1])
+    with pytest.raises(JournalDamagedError, match="were durable when the checkpoint"):
+        list(history([folder], IDENTITY))
+    folder.bytes_of("checkpoint")[-1] ^= 1  # it says nothing any more
+    assert positions(history([folder], IDENTITY))
+
+
+def test_a_partition_whose_repair_was_cut_off_is_not_read(disk: Disk) -> None:
+    folder = disk.folder("/journal/p0")
+    filled(folder, None)
+    folder.put_back({**folder.copy_of(), "checkpoint": REPAIR_MARK})
+    with pytest.raises(JournalDamagedError, match="a repair was cut off"):
+        list(history([folder], IDENTITY))
+
+
 def test_a_segment_in_which_nothing_is_yet_is_the_end(disk: Disk) -> None:
     folder = disk.folder("/journal/p0")
     make_store(folder)  # makes the first segment, and claims nothing
@@ -88,7 +127,7 @@ class Trimmed(MemoryFolder):
         self._gone = False
 
     def open(self, name: str, *, writable: bool = False) -> MemoryFile:
-        if not self._gone:
+        if name.endswith("seg") and not self._gone:
             self._gone = True
             self.remove(name)
         return super().open(name, writable=writable)

@@ -12,16 +12,22 @@ import os
 import socket
 import sys
 from collections import Counter
-from contextlib import ExitStack
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 
 import msgspec
-import typer
 
 from coordinator.cli.checks import now_us
 from coordinator.cli.exits import CliError, ExitCode
 from coordinator.cli.offline import opened
-from coordinator.cli.output import Line, emit_lines, show_count, show_size
+from coordinator.cli.output import (
+    Line,
+    confirmed,
+    emit_lines,
+    show_count,
+    show_size,
+)
 from coordinator.cli.printing import emit_json
 from coordinator.cli.remote import folder_of, operator_name
 from coordinator.errors import JournalDamagedError, JournalFormatError
@@ -61,7 +67,8 @@ def repair(journal: str, *, yes: bool, as_json: bool) -> ExitCode:
             space; the answer was no, or nobody is there to be asked. Nothing was
             changed then.
     """
-    with opened(folder_of(journal)) as folder, ExitStack() as locks:
+    path = folder_of(journal)
+    with opened(path) as folder, _unharmed(path), ExitStack() as locks:
         identity, damaged = _identity(folder)
         partitions: list[tuple[Folder, Identity]] = []
         for number in range(identity.partitions):
@@ -100,6 +107,23 @@ def repair(journal: str, *, yes: bool, as_json: bool) -> ExitCode:
     return ExitCode.OK
 
 
+@contextmanager
+def _unharmed(path: str) -> Generator[None]:
+    """Say what a failure of the disk, or a Ctrl-C, leaves behind.
+
+    Raises:
+        CliError: That happened.
+    """
+    left = "nothing is lost by that, and the same command goes on from here"
+    try:
+        yield
+    except OSError as error:
+        said = f"can't repair {path}: {error}; {left}"
+        raise CliError(said, ExitCode.UNAVAILABLE) from error
+    except KeyboardInterrupt:
+        raise CliError(f"interrupted; {left}", ExitCode.FAILED) from None
+
+
 def _is_marked(partition: tuple[Folder, Identity]) -> bool:
     return is_marked(partition[0])
 
@@ -115,7 +139,7 @@ def _agree(planned: Repaired, yes: bool, as_json: bool) -> None:
         return
     if as_json:
         emit_json(planned)
-    elif sys.stdin.isatty() and typer.confirm(
+    elif sys.stdin.isatty() and confirmed(
         "What is replaced is kept beside it. Repair?"
     ):
         return

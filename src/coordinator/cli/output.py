@@ -19,6 +19,7 @@ from coordinator.cli.printing import complain, encodable, visible, writing
 __all__ = [
     "STATUS_STYLES",
     "Line",
+    "confirmed",
     "emit_lines",
     "emit_table",
     "emit_text",
@@ -121,6 +122,16 @@ def emit_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         else:
             lines.append([*line, (text, "" if number else "bold")])
     emit_lines(lines)
+
+
+def confirmed(question: str) -> bool:
+    """Ask a person; no, Ctrl-C and the end of stdin are the same answer."""
+    import typer
+
+    try:
+        return typer.confirm(question)
+    except typer.Abort:
+        return False
 
 
 @contextmanager

@@ -7,11 +7,10 @@ import os
 import socket
 
 import msgspec
-import typer
 
 from coordinator.cli.exits import CliError, ExitCode
 from coordinator.cli.offline import opened
-from coordinator.cli.output import emit_lines
+from coordinator.cli.output import confirmed, emit_lines
 from coordinator.cli.remote import folder_of, operator_name
 from coordinator.errors import JournalFormatError
 from coordinator.journals.segments.files import Folder
@@ -38,7 +37,7 @@ def forget(journal: str, *, partition: int | None, yes: bool) -> ExitCode:
             emit_lines([[("every checkpoint is sound: nothing to forget", "")]])
             return ExitCode.OK
         emit_lines([[(problem, "red")] for _, problem in found])
-        if not yes and not typer.confirm(
+        if not yes and not confirmed(
             "Keys and results of commands that ended before the oldest segment are "
             "forgotten, all else is in the segments. Go on?"
         ):

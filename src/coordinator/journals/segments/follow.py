@@ -8,7 +8,6 @@ was kept open would be the old one for ever.
 from collections.abc import Iterator
 
 from coordinator.batch import Batch
-from coordinator.errors import JournalDamagedError
 from coordinator.journals.chain import Chain
 from coordinator.journals.segments.files import File, Folder
 from coordinator.journals.segments.format import segment_name
@@ -18,31 +17,11 @@ from coordinator.journals.segments.reading import (
     check_follows,
     path_in,
     read_header,
+    read_live,
 )
 from coordinator.journals.segments.recovery import segment_bases
 
-__all__ = ["Follower", "read_live"]
-
-
-def read_live(reader: SegmentReader) -> Iterator[Batch]:
-    """Yield the batches of an active segment; then `SegmentReader.torn` is known.
-
-    Raises:
-        JournalDamagedError: Stored bytes are not what was written.
-    """
-    while True:
-        yield from reader.batches()
-        offset = reader.offset
-        try:
-            reader.check_torn()
-        except JournalDamagedError:
-            # Or the batch was being written when we read it, and a later one has come
-            # since. Then it is complete by now.
-            yield from reader.batches()
-            if reader.offset == offset:
-                raise
-        else:
-            return
+__all__ = ["Follower"]
 
 
 class Follower:

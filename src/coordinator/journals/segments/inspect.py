@@ -21,7 +21,7 @@ from coordinator.batch import Batch
 from coordinator.errors import JournalDamagedError, JournalFormatError
 from coordinator.journals.chain import Chain
 from coordinator.journals.segments.files import Folder
-from coordinator.journals.segments.follow import Follower, read_live
+from coordinator.journals.segments.follow import Follower
 from coordinator.journals.segments.format import CheckpointHeader, segment_name
 from coordinator.journals.segments.journal import read_journal_file
 from coordinator.journals.segments.reading import (
@@ -30,6 +30,7 @@ from coordinator.journals.segments.reading import (
     check_follows,
     path_in,
     read_header,
+    read_live,
 )
 from coordinator.journals.segments.recovery import (
     CHECKPOINT,

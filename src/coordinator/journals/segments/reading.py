@@ -55,6 +55,7 @@ __all__ = [
     "check_follows",
     "path_in",
     "read_header",
+    "read_live",
 ]
 
 CHUNK_SIZE = 1024 * 1024
@@ -279,3 +280,24 @@ class SegmentReader:
             f"{batch.previous_crc:08x} as the crc before it; expected was position "
             f"{self.chain.end} behind {self.chain.crc:08x}"
         )
+
+
+def read_live(reader: SegmentReader) -> Iterator[Batch]:
+    """Yield the batches of an active segment; then `SegmentReader.torn` is known.
+
+    Raises:
+        JournalDamagedError: Stored bytes are not what was written.
+    """
+    while True:
+        yield from reader.batches()
+        offset = reader.offset
+        try:
+            reader.check_torn()
+        except JournalDamagedError:
+            # Or the batch was being written when we read it, and a later one has come
+            # since. Then it is complete by now.
+            yield from reader.batches()
+            if reader.offset == offset:
+                raise
+        else:
+            return
