@@ -297,7 +297,8 @@ class Execution:
                 raise
             except BaseException as failure:
                 if self.steps.abandoned:
-                    raise
+                    # Whatever it raised as it was cut off: nobody asks any more.
+                    raise asyncio.CancelledError from failure
                 self.steps.failed, self._failed_direction = step, Direction.UNDO
                 return self._judge_stop(
                     CommandDelayed("the call was cancelled")

@@ -4,7 +4,15 @@ import asyncio
 from dataclasses import dataclass
 
 import pytest
-from tests.engine.support import KeepingJournal, Shop, make, run, until
+from tests.engine.support import (
+    KeepingJournal,
+    Receipt,
+    Service,
+    Shop,
+    make,
+    run,
+    until,
+)
 
 from coordinator import (
     CommandDelayed,
@@ -467,3 +475,30 @@ def test_a_cancelled_workflow_notes_nothing_more() -> None:
     outcomes = [record for record in journal.records if isinstance(record, Outcome)]
     assert [outcome.step for outcome in outcomes] == ["inventory.do"] * 2
     assert shop.world == ["do inventory 0", "undo inventory"]
+
+
+@dataclass
+class Touchy(Service):
+    """Says so when it is cut off."""
+
+    async def undo(self, receipt: Receipt) -> None:
+        try:
+            await super().undo(receipt)
+        except asyncio.CancelledError:
+            raise ConnectionResetError("cut off") from None
+
+
+def test_an_undo_that_fails_as_all_is_closed_is_no_bug_of_ours(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    shop = Shop()
+    shop.payments = Touchy("payments", undo_script=[60.0], world=shop.world)
+    shop.shipping.script = [Refused("no")]
+
+    async def main() -> None:
+        async with make(shop, Order) as coordinator:
+            await coordinator.submit(Order())
+            await until(lambda: len(shop.payments.calls) == 2)
+
+    run(main())
+    assert "bug" not in caplog.text
