@@ -157,7 +157,8 @@ class Execution:
                     f"{what}{name} failed {failures} times, last: "
                     f"{describe(cause)}{self._standing()}"
                 )
-        return Delayed(cause, name, policy)
+        missed = self.steps.cut_off and not self._attempt.patient
+        return Delayed(cause, name, policy, missed=missed)
 
     def _standing(self) -> str:
         standing = self._state.standing()

@@ -24,9 +24,11 @@ it where the next run may miss it: before a call that is not all that `exec` wai
 and when a call ended unknown. In every run, an outcome is kept from `exec` until it has
 asked for the steps that a `Started` before that outcome names (`Attempt.holds`): or a
 refusal that is replayed at once would make a `TaskGroup` cancel a sibling which, last
-time, had got as far as its call. Code that takes the first of two outcomes and never
-looks at the other may miss a step even so; then the next run is patient, before the
-workflow is stuck.
+time, had got as far as its call. What `exec`'s own task asks for has to be answered,
+too: that call is not shielded, and the same refusal would cut it off in each run, for
+ever; so would the `Unwind` of a step that must not start. Code that takes the first of
+two outcomes and never looks at the other may miss a step even so; then the next run is
+patient, before the workflow is stuck.
 
 One call at most is open and not named: the one that `exec` itself waited for, alone,
 when the process died. A run over the same code asks for it first.
@@ -107,7 +109,8 @@ class Delayed(msgspec.Struct, frozen=True):
     step: str
     retry: Retry
     missed: bool = False
-    """It missed steps that were started: the next run is to be patient."""
+    """It missed steps that were started, or cut one off: the next run is to be
+    patient."""
 
 
 class Stuck(msgspec.Struct, frozen=True):
@@ -172,8 +175,9 @@ class Attempt:
         self._running: dict[str, StepId] = {}
         self._refusals: list[tuple[int, Refused]] = []
         self.awaited = dict(state.started)
-        """The steps that were started and that this run has not asked for yet, in the
-        order of the journal; how many outcomes were recorded before each."""
+        """The steps that were started and that this run has not asked for yet, or that
+        `exec`'s own task is calling, in the order of the journal; how many outcomes
+        were recorded before each."""
         self._ranks: dict[OutcomeKey, int] = {}
 
     def number(self, first: StepId) -> StepId:
@@ -199,11 +203,11 @@ class Attempt:
             alone: By `exec`'s own task, which does nothing else meanwhile.
         """
         self.asked.add(step)
-        if self.awaited:
-            self.awaited.pop(step, None)
         if self.closed:
             return _UNWIND
         if step in self._state.outcomes:
+            if self.awaited:
+                self.awaited.pop(step, None)
             return _REPLAY
         if not self.parked and (
             (self.mode is _FORWARD and not self.ending)
@@ -215,7 +219,11 @@ class Attempt:
                 )
             )
         ):
+            if self.awaited and not alone:
+                self.awaited.pop(step, None)
             return _CALL
+        if self.awaited:
+            self.awaited.pop(step, None)
         if not self.ending:
             self.unwound = True
         return _UNWIND
@@ -274,6 +282,8 @@ class Attempt:
 
     def end(self, step: StepId) -> None:
         """Note that the call of *step* is over."""
+        if self.awaited:
+            self.awaited.pop(step, None)
         if self._running.get(step[0]) == step:
             del self._running[step[0]]
         if self._alone is step:

@@ -53,11 +53,8 @@ is to end it."""
 # Before Python 3.12 each look at a member through its class runs Python code.
 _CALL, _UNWIND = Answer.CALL, Answer.UNWIND
 _DO, _UNDO = Direction.DO, Direction.UNDO
-_DONE, _REFUSED, _NOTED = (
-    OutcomeStatus.DONE,
-    OutcomeStatus.REFUSED,
-    OutcomeStatus.NOTED,
-)
+_DONE, _REFUSED = OutcomeStatus.DONE, OutcomeStatus.REFUSED
+_NOTED = OutcomeStatus.NOTED
 
 
 class Host(Protocol):
@@ -98,6 +95,8 @@ class Steps(Reins):
 
     failed: Step[Any] | None = None
     """The first step of which nobody knows, or in which a bug was found."""
+    cut_off = False
+    """User code cancelled a call of `exec`'s own task, of which nobody knows now."""
     abandoned = False
     _task: asyncio.Task[Any] | None = None
     _inline = False
@@ -244,6 +243,10 @@ class Steps(Reins):
         Raises:
             Unwind: Always.
         """
+        attempt = self.attempt
+        if attempt.awaited and (self._inline or attempt.patient):
+            # A group would cut off the call of `exec`'s own task, or who was to ask.
+            await self._keep(len(self._state.outcomes), self._host.step_timeout_s)
         # A turn of the loop each time: code that catches everything, and asks again and
         # again, keeps nobody else from running.
         await asyncio.sleep(0)
@@ -285,6 +288,7 @@ class Steps(Reins):
     def _stop(self, step: Step[Any], cause: BaseException) -> None:
         if isinstance(cause, asyncio.CancelledError):
             # The call was cut off, so nobody knows.
+            self.cut_off = True
             cause = CommandDelayed("the call was cancelled")
         if self.attempt.stopped_by is None:
             self.failed = step
@@ -370,6 +374,8 @@ class Steps(Reins):
             attempt.end(id_)
             if alone:
                 self._inline = False
+                if self._held:
+                    self._let_go()
         if host.suspended:
             self._tell_passed(step.service_called)
         if attempt.awaited:
@@ -487,13 +493,7 @@ class Steps(Reins):
             o.step == service and o.status is _NOTED
             for o in self._state.outcomes.values()
         )
+        position, now = self._state.position, self._host.now()
         await self._append(
-            Outcome(
-                self._state.position,
-                service,
-                occurrence,
-                data,
-                self._host.now(),
-                status=_NOTED,
-            )
+            Outcome(position, service, occurrence, data, now, status=_NOTED)
         )

@@ -302,6 +302,75 @@ def test_what_code_no_longer_asks_for_is_told_where_it_completes(
     assert finished.ignored == ("inventory.do",)
 
 
+def test_a_refusal_waits_for_the_call_of_execs_own_task_that_it_would_cut_off() -> None:
+    """The group cancels its own task, too; that call takes longer than the refusal."""
+    shop = BusyShop()
+    shop.lossy.losses = 0
+    shop.lossy.script = [2.0] * 10
+    shop.payments.script = [(1.0, Refused("no"))]
+
+    async def main() -> None:
+        async with make(shop, Forked) as coordinator:
+            with pytest.raises(Refused, match="no"):
+                await coordinator.execute(Forked())
+
+    run(main())
+    assert len(shop.inventory.calls) == 3  # cut off; asked again; undone
+    assert shop.world == ["do inventory 0", "undo inventory"]
+
+
+@dataclass
+class Reluctant:
+    """Takes a while to pass a refusal on, and does something else meanwhile."""
+
+    async def exec(self, workflow: Workflow, shop: BusyShop) -> str:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._pay(workflow, shop))
+            await hold(workflow, shop)
+        return "done"
+
+    async def _pay(self, workflow: Workflow, shop: BusyShop) -> None:
+        try:
+            await pay(workflow, shop)
+        except Refused:
+            await shop.busy.wait("refused")
+            raise
+
+
+def test_also_for_a_call_that_was_made_behind_the_refusal() -> None:
+    shop = BusyShop(refused=[1.0], hold=[0.5], pay=[0.0] + [0.5] * 20)
+    shop.lossy.losses = 0
+    shop.lossy.script = [2.0] * 10
+    shop.payments.script = [Refused("no")]
+
+    async def main() -> None:
+        async with make(shop, Reluctant) as coordinator:
+            with pytest.raises(Refused, match="no"):
+                await coordinator.execute(Reluctant())
+
+    run(main())
+    assert len(shop.inventory.calls) == 3  # cut off; asked again; undone
+    assert shop.world == ["do inventory 0", "undo inventory"]
+
+
+def test_nor_is_that_call_cut_off_by_a_step_that_a_cancel_keeps_from_starting() -> None:
+    shop = BusyShop(pay=[5.0] + [0.5] * 20)
+    shop.lossy.losses = 0
+    shop.lossy.script = [CommandDelayed("busy")] + [2.0] * 10
+
+    async def main() -> None:
+        async with make(shop, Forked) as coordinator:
+            handle = await coordinator.submit(Forked())
+            await until(lambda: coordinator.workflow(handle.id).status == "delayed")
+            await coordinator.cancel(handle.id, by="test")
+            with pytest.raises(WorkflowCancelledError):
+                await handle.result()
+
+    run(main())
+    assert len(shop.inventory.calls) == 3  # busy; asked again; undone
+    assert shop.world == ["do inventory 0", "undo inventory"]
+
+
 @dataclass
 class Hedged:
     """Starts one thing beside another, and drops it when that is refused."""
