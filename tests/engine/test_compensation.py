@@ -40,6 +40,22 @@ class Order:
         return "done"
 
 
+def cut_off_in_shipping() -> tuple[Shop, KeepingJournal]:
+    """Return what a process leaves that ended while shipping was asked."""
+    shop = Shop()
+    shop.shipping.script = [1e6]
+    journal = KeepingJournal()
+
+    async def main() -> None:
+        async with make(shop, Order, journal=journal) as coordinator:
+            await coordinator.submit(Order())
+            await until(lambda: shop.shipping.calls)
+
+    run(main())
+    shop.shipping.script = []
+    return shop, journal
+
+
 def test_an_undo_is_retried_like_a_step_under_one_key() -> None:
     shop = Shop()
     shop.shipping.script = [Refused("no")]
@@ -180,14 +196,7 @@ Renamed.__name__ = "Order"
 
 
 def test_an_abort_that_cannot_find_its_undo_is_stuck_and_names_it() -> None:
-    shop = Shop()
-    shop.shipping.script = [1e6]
-    journal = KeepingJournal()
-
-    async def first() -> None:
-        async with make(shop, Order, journal=journal) as coordinator:
-            await coordinator.submit(Order())
-            await until(lambda: shop.shipping.calls)
+    shop, journal = cut_off_in_shipping()
 
     async def second() -> None:
         shop.shipping.script = [Refused("no")]
@@ -201,28 +210,18 @@ def test_an_abort_that_cannot_find_its_undo_is_stuck_and_names_it() -> None:
             await coordinator.retry(coordinator.workflows()[0].id, by="test")
             await until(lambda: not coordinator.workflows())
 
-    run(first())
     run(second())
     run(third())
     assert shop.world[-2:] == ["undo payments", "undo inventory"]
 
 
 def test_a_completion_shows_what_it_never_asked_for() -> None:
-    shop = Shop()
-    shop.shipping.script = [1e6]
-    journal = KeepingJournal()
-
-    async def first() -> None:
-        async with make(shop, Order, journal=journal) as coordinator:
-            await coordinator.submit(Order())
-            await until(lambda: shop.shipping.calls)
+    shop, journal = cut_off_in_shipping()
 
     async def second() -> None:
-        shop.shipping.script = []
         async with make(shop, Renamed, journal=journal) as coordinator:
             await until(lambda: not coordinator.workflows())
 
-    run(first())
     run(second())
     finished = next(r for r in journal.records if isinstance(r, Finished))
     assert finished.ignored == ("inventory.do",)
@@ -374,17 +373,9 @@ def test_a_stuck_workflow_can_be_cancelled() -> None:
 
 
 def test_a_cancel_that_cannot_find_its_undo_is_stuck_until_the_code_is_back() -> None:
-    shop = Shop()
-    shop.shipping.script = [1e6]
-    journal = KeepingJournal()
-
-    async def first() -> None:
-        async with make(shop, Order, journal=journal) as coordinator:
-            await coordinator.submit(Order())
-            await until(lambda: shop.shipping.calls)
+    shop, journal = cut_off_in_shipping()
 
     async def second() -> None:
-        shop.shipping.script = []
         async with make(shop, Renamed, journal=journal) as coordinator:
             (info,) = coordinator.workflows()
             await coordinator.cancel(info.id, by="ann")
@@ -396,7 +387,6 @@ def test_a_cancel_that_cannot_find_its_undo_is_stuck_until_the_code_is_back() ->
             await coordinator.retry(coordinator.workflows()[0].id, by="ann")
             await until(lambda: not coordinator.workflows())
 
-    run(first())
     run(second())
     run(third())
     assert sorted(shop.world[-2:]) == ["undo inventory", "undo payments"]
