@@ -88,8 +88,13 @@ async def serve(
         loop.add_signal_handler(number, stop)
     intake = CmdStreamIntake(coordinator, _server_options(options, _allow_files()))
     admin = AdminServer(coordinator)
+    # Not at all while the journal is read; what comes of that lives long, and is not
+    # looked at again.
+    gc.disable()
     try:
         async with coordinator:
+            gc.freeze()
+            gc.enable()
             try:
                 addresses = [
                     await intake.listen(*address) for address in options.listen
@@ -101,6 +106,7 @@ async def serve(
                 admin.stop_accepting()
                 cut_offs.append(loop.call_later(options.cut_off_s, _cut_off))
     finally:
+        gc.enable()  # where it could not be started
         await intake.server.aclose()
         await admin.aclose()
         for cut_off in cut_offs:
