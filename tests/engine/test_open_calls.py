@@ -356,7 +356,7 @@ def test_also_for_a_call_that_was_made_behind_the_refusal() -> None:
 def test_nor_is_that_call_cut_off_by_a_step_that_a_cancel_keeps_from_starting() -> None:
     shop = BusyShop(pay=[5.0] + [0.5] * 20)
     shop.lossy.losses = 0
-    shop.lossy.script = [CommandDelayed("busy")] + [2.0] * 10
+    shop.lossy.script = [CommandDelayed("busy"), *[2.0] * 10]
 
     async def main() -> None:
         async with make(shop, Forked) as coordinator:
