@@ -14,7 +14,7 @@ Written once, for all backends.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from contextvars import Context, copy_context
 from typing import Any
 
@@ -40,110 +40,71 @@ FULL_RETRY_S = 1.0
 """Seconds between two tries to write while the disk is full."""
 
 
-class Durable:
+class Durable(asyncio.Future[None]):
     """Done once a group is on the disk; shared by all that wait for it.
 
-    To asyncio it is a future (see `asyncio.isfuture`), with two differences. It can't
-    be cancelled, or one cancelled waiter would take it from the others: a task that is
-    cancelled while it waits gets its cancellation when the group is written, at most
-    one flush later, and knowing that what it appended is durable. And all that wait
-    wake in one callback of the loop: there may be a hundred of them.
+    A future, with two differences. It can't be cancelled, or one cancelled waiter would
+    take it from the others: a task that is cancelled while it waits gets its
+    cancellation when the group is written, at most one flush later, and knowing that
+    what it appended is durable. And all that wait wake in one callback of the loop:
+    there may be a hundred of them.
     """
 
-    __slots__ = ("_asyncio_future_blocking", "_callbacks", "_done", "_error", "_loop")
-
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._asyncio_future_blocking = False
-        self._loop = loop
-        self._done = False
-        self._error: JournalError | None = None
-        self._callbacks: deque[tuple[Callable[[Any], object], Context]] = deque()
-
-    def __await__(self) -> Generator[Any, None, None]:
-        """Return when the group is on the disk.
-
-        Raises:
-            JournalError: It never will be.
-        """
-        if not self._done:
-            self._asyncio_future_blocking = True
-            yield self
-        if self._error is not None:
-            raise self._error
+        super().__init__(loop=loop)
+        self._waiting: deque[tuple[Callable[[Any], object], Context]] = deque()
 
     def finish(self, error: JournalError | None = None) -> None:
         """Wake all that wait, in the next turn of the loop."""
-        assert not self._done
-        self._done = True
-        self._error = error
-        self._loop.call_soon(self._wake)
+        if error is None:
+            self.set_result(None)
+        else:
+            self.set_exception(error)
+            self.exception()  # seen: it is told by `on_failure`, whoever waits or not
+        self.get_loop().call_soon(self._wake)
 
     def _wake(self) -> None:
-        callbacks = self._callbacks
+        waiting = self._waiting
         try:
-            while callbacks:
-                callback, context = callbacks.popleft()
+            while waiting:
+                callback, context = waiting.popleft()
                 context.run(callback, self)
         finally:
-            if callbacks:  # one of them ends the process; the others wake all the same
-                self._loop.call_soon(self._wake)
-
-    # What asyncio asks of a future.
-
-    def get_loop(self) -> asyncio.AbstractEventLoop:
-        """Return the loop in which it is awaited."""
-        return self._loop
-
-    def done(self) -> bool:
-        """Say whether the group is on the disk, or never will be."""
-        return self._done
-
-    def cancelled(self) -> bool:
-        """Say no: see `cancel`."""
-        return False
+            if waiting:  # one of them ends the process; the others wake all the same
+                self.get_loop().call_soon(self._wake)
 
     def cancel(self, msg: object = None) -> bool:
         """Refuse: it is not the caller's alone."""
         return False
 
-    def exception(self) -> JournalError | None:
-        """Return why the group never will be on the disk; None if it is."""
-        assert self._done
-        return self._error
-
-    def result(self) -> None:
-        """Return, or raise that."""
-        assert self._done
-        if self._error is not None:
-            raise self._error
-
     def add_done_callback(
-        self, callback: Callable[[Any], object], *, context: Context | None = None
+        self, fn: Callable[[Any], object], /, *, context: Context | None = None
     ) -> None:
-        """Call *callback* when it is done."""
-        if self._done:
-            self._loop.call_soon(callback, self, context=context)
+        """Call *fn* when it is done."""
+        if self.done():
+            self.get_loop().call_soon(fn, self, context=context)
         else:
             # Not `context or ...`: one without variables is false.
             where = copy_context() if context is None else context
-            self._callbacks.append((callback, where))
+            self._waiting.append((fn, where))
 
-    def remove_done_callback(self, callback: Callable[[Any], object]) -> int:
-        """Call *callback* no longer."""
-        kept = [entry for entry in self._callbacks if entry[0] != callback]
-        removed = len(self._callbacks) - len(kept)
-        self._callbacks = deque(kept)
+    def remove_done_callback(self, fn: Callable[[Any], object], /) -> int:
+        """Call *fn* no longer."""
+        kept = [entry for entry in self._waiting if entry[0] != fn]
+        removed = len(self._waiting) - len(kept)
+        self._waiting = deque(kept)
         return removed
 
 
 class _Group:
     """Records that become durable together."""
 
-    __slots__ = ("done", "records", "size")
+    __slots__ = ("done", "records", "room")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.records: list[bytes] = []
-        self.size = 0
+        self.room = GROUP_SIZE_MAX
+        """Bytes that may still come in; the first record may be larger than all."""
         self.done = Durable(loop)
 
 
@@ -192,26 +153,32 @@ class GroupCommit:
         Does not fail, so that a record can be applied once it is encoded.
         """
         assert self.failure is None
+        size = len(data)
         group = self._open
-        if group is None:
-            group = self._open = _Group(self._loop)
-            if self._writer is None:
-                # The task starts on the next loop turn: all that is appended in this
-                # one goes into the same group.
-                self._writer = self._loop.create_task(self._write())
-        elif group.size + len(data) > GROUP_SIZE_MAX:
-            sometimes("group full by its size")
-            self._closed.append(group)
-            group = self._open = _Group(self._loop)
-        group.records.append(data)
-        group.size += len(data)
-        self.size += len(data)
+        if group is None or group.room < size:
+            group = self._next_group(group)
+        group.room -= size
+        records = group.records
+        records.append(data)
+        self.size += size
         self.next += 1
-        if len(group.records) >= GROUP_RECORDS_MAX:
+        if len(records) == GROUP_RECORDS_MAX:
             sometimes("group full by its count")
             self._closed.append(group)
             self._open = None
         return group.done
+
+    def _next_group(self, full: _Group | None) -> _Group:
+        """Open a group; that before it, if any, is closed."""
+        if full is not None:
+            sometimes("group full by its size")
+            self._closed.append(full)
+        elif self._writer is None:
+            # The task starts on the next loop turn: all that is appended in this one
+            # goes into the same group.
+            self._writer = self._loop.create_task(self._write())
+        self._open = _Group(self._loop)
+        return self._open
 
     async def flush(self) -> None:
         """Return once everything appended so far is durable.
