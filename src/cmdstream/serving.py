@@ -93,24 +93,20 @@ class Admission(Protocol):
         ...
 
 
-class Reply:
+class Reply(msgspec.Struct, eq=False):
     """The way back to the client for one command. May be kept and used later.
 
     The command's in-flight slot is held until the reply is finished: by a last result,
     by `finish` or by `fail`. That goes for a client that has left, too; results for it
     are dropped without an error, so that work which must go on can go on.
 
-    Attributes:
-        seq: The client's number for the command.
-        finished: True once nothing more may be sent.
     """
 
-    __slots__ = ("_client", "finished", "seq")
-
-    def __init__(self, client: "ServedClient", seq: int) -> None:
-        self._client = client
-        self.seq = seq
-        self.finished = False
+    _client: "ServedClient"
+    seq: int
+    """The client's number for the command."""
+    finished: bool = False
+    """True once nothing more may be sent."""
 
     def __repr__(self) -> str:
         state = "finished" if self.finished else "closed" if self.closed else "open"

@@ -13,6 +13,8 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
 from cmdstream import (
     CmdStreamError,
     CommandReceived,
@@ -143,17 +145,12 @@ def _require_sendable(name: str, result: Any, results: tuple[type, ...]) -> None
             )
 
 
-class _Asker:
+class _Asker(msgspec.Struct, eq=False):
     """A cmd-stream client that waits for the result of one command."""
 
-    __slots__ = ("_failure", "_reply", "_result_type")
-
-    def __init__(
-        self, reply: Reply, result_type: Any, failure: Callable[..., object] | None
-    ) -> None:
-        self._reply = reply
-        self._result_type = result_type
-        self._failure = failure
+    _reply: Reply
+    _result_type: Any
+    _failure: Callable[..., object] | None
 
     @property
     def gone(self) -> bool:
