@@ -17,6 +17,7 @@ from coordinator.gateways.breaker import Breaker, BreakerState, Ticket
 from coordinator.model import Random, Retry
 from coordinator.operators import Operators
 from coordinator.retry import DueQueue, slow_interval_s
+from coordinator.runs import Run
 from coordinator.schedule import Schedule
 
 __all__ = ["BUGS"]
@@ -127,7 +128,7 @@ def keep_what_ended(engine: Engine, run: Any) -> None:
     PUT_DOWN(engine, run)
 
 
-def join_nobody(_engine: Engine, run: Any, caller: Any) -> None:
+def join_nobody(run: Run, caller: Any) -> None:
     if run.durable:
         caller.accepted(run.state.id)
 
@@ -333,8 +334,8 @@ BUGS = [
     ),
     Bug(
         "who asks again by a key is never told",
-        Engine,
-        "_join",
+        Run,
+        "join",
         instead(join_nobody),
         frozenset({"unfinished"}),
     ),
