@@ -38,11 +38,13 @@ FROM    ?= 0
 JOBS    ?= $(shell nproc 2> /dev/null || echo 1)
 MINUTES ?= 0
 COUNTS  ?=
+REACH   ?=
 
 .PHONY: simulate
 simulate: $(STAMP) ## simulate crashes and faults; SEEDS=1000 FROM=0, or SEED=4711 for one
 	$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED),--seeds $(SEEDS) \
-	  --from $(FROM) --jobs $(JOBS) --minutes $(MINUTES) $(if $(COUNTS),--counts $(COUNTS)))
+	  --from $(FROM) --jobs $(JOBS) --minutes $(MINUTES) $(if $(REACH),--reach $(REACH)) \
+	  $(if $(COUNTS),--counts $(COUNTS)))
 
 ONLY   ?=
 COUNT  ?=

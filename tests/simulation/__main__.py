@@ -42,6 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
             keep_going=options.keep_going,
             counts=Path(options.counts) if options.counts else None,
             table=options.rare,
+            reach=options.reach,
         )
     )
 
@@ -59,6 +60,13 @@ def _parser() -> argparse.ArgumentParser:
     many.add_argument("--minutes", type=float, default=0, help="stop after that")
     many.add_argument("--keep-going", action="store_true", help="past failures")
     many.add_argument("--rare", action="store_true", help="print the rare points")
+    many.add_argument(
+        "--reach",
+        type=int,
+        default=0,
+        metavar="N",
+        help="fail if one is reached by none of N seeds or more",
+    )
     many.add_argument(
         "--counts", metavar="FILE", help="go on with what FILE counts, and write there"
     )

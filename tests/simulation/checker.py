@@ -20,6 +20,7 @@ and what the journal said is durable. ``docs/simulation.md`` has the same list.
     state        records follow one another that can't
     twice        one key, two workflows
     hurry        an unknown call is made again sooner than the policy says; see `pacing`
+    endless      an unknown undo is made again more often than the policy says
     order        commands of one type come in otherwise than they were offered
     bound        more is in memory, kept or under way than may be; see `admitted`
     breaker      a call is let through, or turned away, that should not be; see
@@ -41,7 +42,7 @@ from tests.simulation.circuit import Gate
 from tests.simulation.durable import DurableWorkflow
 from tests.simulation.effects import judge
 from tests.simulation.history import Event
-from tests.simulation.pacing import Pacing, shortest_us
+from tests.simulation.pacing import Pacing, Patience, shortest_us
 from tests.simulation.services import UNDO_OF, Effect
 from tests.simulation.shop import GatewayPlan
 from tests.simulation.told import Told, order_of
@@ -82,7 +83,7 @@ class Checker:
 
     Args:
         journal_id: As in the idempotency keys.
-        policies: By which unknown calls are repeated.
+        policies: By which unknown calls are repeated; by the first, undos are.
         bounds: What may be in memory.
         gateway: How shipping is asked, if that is through one.
     """
@@ -98,7 +99,9 @@ class Checker:
         self.workflows: dict[int, DurableWorkflow] = {}
         self._journal_id = journal_id
         self._told = Told(self._find, self._violated)
+        policies = list(policies)
         self._pacing = Pacing(shortest_us(policies))
+        self._patience = Patience(policies[0] if policies else Retry(attempts_max=None))
         self._admitted = Admitted(bounds or Bounds())
         self._gate = Gate(gateway, self._violated)
         self._log: dict[int, Record] = {}
@@ -107,7 +110,7 @@ class Checker:
         """What was ever handed over to be written there."""
         self._last = -1
         self._epoch = 0
-        self._closed = False
+        self._closed = self._draining = False
         self._steps: dict[str, tuple[int, str, int, int]] = {}
         """Idempotency key: workflow, step, occurrence, direction."""
         self._answered: set[str] = set()
@@ -115,6 +118,7 @@ class Checker:
         self._submitted: set[str] = set()
         self._handlers: dict[str, Callable[[Event], None]] = {
             "life.begin": self._life_begin,
+            "life.drains": self._life_drains,
             "life.closed": self._life_closed,
             "submit.begin": self._submit_begin,
             "submit.acked": self._told.submit_acked,
@@ -166,11 +170,17 @@ class Checker:
 
     # Clients.
 
+    def _life_drains(self, event: Event) -> None:
+        self._draining = True
+
     def _life_closed(self, event: Event) -> None:
         self._closed = True
+        self._told.close()
 
     def _life_begin(self, event: Event) -> None:
-        self._closed = False
+        self._closed = self._draining = False
+        self._told.begin()
+        self._patience.restart()
         self._answered.clear()
         self._pacing.restart()
         self._admitted.restart()
@@ -178,7 +188,7 @@ class Checker:
         for workflow in self.workflows.values():
             workflow.cut_off |= workflow.calls.keys()
             workflow.calls.clear()
-            workflow.resuming = False
+            workflow.resuming = workflow.late = False
 
     def _started(self, event: Event) -> None:
         """Compare what a new process found unfinished with what is."""
@@ -200,6 +210,7 @@ class Checker:
         if workflow is not None:
             workflow.resuming = True
             self._pacing.excuse(workflow.position)
+            self._patience.excuse(workflow.position)
 
     def _operator_failed(self, event: Event) -> None:
         workflow = self._find(event.fields["workflow"])
@@ -226,6 +237,12 @@ class Checker:
                 "forward",
                 f"{step} of workflow {id_} is called after the coordinator was closed",
             )
+        if workflow.late:
+            self._violated(
+                "forward",
+                f"{step} of workflow {id_} is called, which came in while the process "
+                f"drained",
+            )
         if fields["epoch"] != self._epoch:
             self._violated(
                 "forward",
@@ -244,6 +261,8 @@ class Checker:
             self._check_undo(workflow, step, fields["undoes"])
         workflow.calls[key] = int(direction)
         workflow.cut_off.discard(key)
+        for problem in self._patience.begin(int(position), key):
+            self._violated("endless", f"undo of {step} of workflow {id_} {problem}")
         hurry = self._pacing.begin(int(position), key, event.at)
         if hurry:
             self._violated(
@@ -301,6 +320,8 @@ class Checker:
         elif fate.startswith("unknown"):
             self._pacing.unknown(known[0], key, event.at)
         undo = known[3] == Direction.UNDO
+        if undo and fate.startswith("unknown") and "CommandBlocked" not in fate:
+            self._patience.unknown(known[0], key, fate)
         # A thread may be done, and its result come too late for whoever waited.
         threaded = event.fields.get("threaded", False)
         if not threaded and (fate == "done" or (fate == "refused" and not undo)):
@@ -424,7 +445,9 @@ class Checker:
             self._violated("ghost", f"workflow {id_} holds order {order}, never placed")
         for kind, problem in self._admitted.accept(position, record, order):
             self._violated(kind, problem)
-        self.workflows[position] = DurableWorkflow(id_, position, record)
+        self.workflows[position] = DurableWorkflow(
+            id_, position, record, late=self._draining
+        )
 
     # The world.
 

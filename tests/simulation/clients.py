@@ -23,7 +23,7 @@ from coordinator.runs import WorkflowInfo
 
 __all__ = ["LAST_SPAN_S", "Clients", "Order"]
 
-LAST_ORDERS = 4
+LAST_ORDERS = 6
 LAST_SPAN_S = 0.5
 """How many orders come when all is healed, and in how many virtual seconds."""
 
@@ -58,6 +58,7 @@ class Clients:
         self._chance = random.Random(f"{self.plan.seed}/clients")
         self._coordinator: Coordinator[Shop] | None = None
         self._waiting = 0
+        self._left_alone = False
 
     async def live(
         self, coordinator: Coordinator[Shop], life: LifePlan | None, until: Any
@@ -65,10 +66,13 @@ class Clients:
         """Order, wait and operate, until *until* is done; None is the healed life."""
         self._coordinator = coordinator
         self._waiting = 0  # those of the life before are dead
+        self._left_alone = False
         chance = self._chance
         loop = asyncio.get_running_loop()
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._operate(healed=life is None))]
+            purges = life is not None and life.purges
+            operating = self._operate(healed=life is None, purges=purges)
+            tasks = [group.create_task(operating)]
             for order in self._old_orders(life):
                 delay_s = 0.0 if life is None else chance.uniform(0, life.span_s)
                 tasks.append(group.create_task(self._order(order, delay_s)))
@@ -87,6 +91,10 @@ class Clients:
             self.history.add("clients.left", waiting=self._waiting)
             for task in tasks:
                 task.cancel()
+
+    def leave_alone(self) -> None:
+        """Ask for nothing more: the coordinator is about to be closed."""
+        self._left_alone = True
 
     def _place(
         self, group: asyncio.TaskGroup, order: Order, at_s: float
@@ -111,6 +119,8 @@ class Clients:
 
     async def _order(self, order: Order, delay_s: float) -> None:
         await asyncio.sleep(delay_s)
+        if self._left_alone:
+            return
         self._waiting += 1
         try:
             await self._submit(order)
@@ -161,8 +171,13 @@ class Clients:
             return
         await self._act(order.workflow, cancel=True)
 
-    async def _operate(self, *, healed: bool) -> None:
-        """Retry what is stuck: sometimes, and always once all is healed."""
+    async def _operate(self, *, healed: bool, purges: bool) -> None:
+        """Retry what is stuck: sometimes, and always once all is healed.
+
+        Args:
+            healed: All is.
+            purges: At the first look, nearly all that there is is cancelled.
+        """
         coordinator = self._coordinator
         assert coordinator is not None
         tries: Counter[str] = Counter()
@@ -170,19 +185,26 @@ class Clients:
         pause_s = 1.0 if healed else self._chance.choice((0.0, 0.1, 1.0))
         while True:
             await asyncio.sleep(pause_s)
+            if self._left_alone:
+                return
             pause_s = 1.0
             for info in coordinator.workflows():
-                if healed and info.status == "stuck":
+                if purges and self._chance.random() < 0.8:
+                    await self._act(info.id, cancel=True)
+                elif healed and info.status == "stuck":
                     tries[info.id] += 1
                     await self._act(info.id, cancel=_is_hopeless(info, tries))
                 elif not healed and self._chance.random() < 0.3:
                     cancel = self._chance.random() < self.plan.cancel
                     if cancel or info.status == "stuck":
                         await self._act(info.id, cancel=cancel)
+            purges = False
 
     async def _act(self, workflow: str, *, cancel: bool) -> None:
         coordinator = self._coordinator
         assert coordinator is not None
+        if self._left_alone:
+            return
         what = "cancel" if cancel else "retry"
         self.history.add(f"operator.{what}", workflow=workflow)
         try:

@@ -12,7 +12,14 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
 from tests.simulation.careless import Buggy, Clumsy, Deaf, Stubborn, Swallower
-from tests.simulation.dawdlers import Branches, Fork, Leaky, Pausing, Sprint
+from tests.simulation.dawdlers import (
+    Branches,
+    Fork,
+    Leaky,
+    Listening,
+    Pausing,
+    Sprint,
+)
 from tests.simulation.services import DeclinedError, Reply
 from tests.simulation.shop import Shop
 
@@ -390,6 +397,7 @@ AnyCommand: TypeAlias = (
     | Fork
     | Sprint
     | Leaky
+    | Listening
 )
 
 COMMANDS: list[type[AnyCommand]] = [
@@ -415,6 +423,7 @@ COMMANDS: list[type[AnyCommand]] = [
     Fork,
     Sprint,
     Leaky,
+    Listening,
 ]
 
 
@@ -445,6 +454,9 @@ _DRAWN: dict[type[Any], Callable[[str, random.Random], AnyCommand]] = {
     Hasty: lambda order, chance: Hasty(order, chance.choice((1, 20, 4000))),
     Stubborn: _draw_stubborn,
     Branches: lambda order, chance: Branches(order, chance.choice(("group", "gather"))),
+    Listening: lambda order, chance: Listening(
+        order, chance.choice((1, 100, 2000, 30_000))
+    ),
     Sprint: lambda order, chance: Sprint(order, refuses=chance.random() < 0.5),
 }
 """Those that take more than an order."""

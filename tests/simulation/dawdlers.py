@@ -19,7 +19,7 @@ from tests.simulation.shop import Shop
 
 from coordinator.workflow import Workflow
 
-__all__ = ["Branches", "Fork", "Leaky", "Pausing", "Sprint"]
+__all__ = ["Branches", "Fork", "Leaky", "Listening", "Pausing", "Sprint"]
 
 Ask: TypeAlias = Callable[[], Any]
 
@@ -151,3 +151,21 @@ class Leaky:
     async def _forgotten(self, shop: Shop, step: Ask) -> None:
         await shop.dawdle(times=10)
         await _take(shop, step)
+
+
+@dataclass
+class Listening:
+    """Waits for somebody who keeps no more than a weak reference to who waits.
+
+    Who runs it has to keep it: it and what it waits for are held by nobody else.
+    """
+
+    order: str
+    news_ms: int
+
+    async def exec(self, workflow: Workflow, shop: Shop) -> None:
+        first, second, _, _ = _steps(self.order, workflow, shop)
+        await _take(shop, first)
+        listener = shop.listen(self.news_ms / 1000)
+        await listener.news
+        await _take(shop, second)

@@ -50,6 +50,7 @@ class DiskFaults:
 
     write_eio: float = 0.0
     sync_eio: float = 0.0
+    allocate_eio: float = 0.0
     names_eio: float = 0.0
     """Of create, rename, move, remove, and the sync of a folder."""
     no_space: float = 0.0
@@ -66,7 +67,7 @@ class DiskFaults:
 
     def heal(self) -> None:
         """Let nothing go wrong from here on."""
-        self.write_eio = self.sync_eio = self.names_eio = 0.0
+        self.write_eio = self.sync_eio = self.names_eio = self.allocate_eio = 0.0
         self.no_space = self.short = 0.0
 
 

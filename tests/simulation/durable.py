@@ -33,6 +33,8 @@ class DurableWorkflow:
     outcomes: dict[tuple[str, int, int], Outcome] = field(
         default_factory=dict[tuple[str, int, int], Outcome]
     )
+    late: bool = False
+    """It came in while the process drained: this process is to call nothing of it."""
     cancelled: bool = False
     aborting: bool = False
     stuck: bool = False

@@ -179,6 +179,8 @@ class SimulatedFile(_Operations):
 
     def _allocate(self, size: int) -> None:
         self._check_open(writing=True)
+        if self._disk.draw(self._disk.faults.allocate_eio, "EIO of an allocation"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
         inode = self._inode
         self._disk.reserve(inode, size)
         if len(inode.cache) < size:

@@ -6,10 +6,10 @@ the median of how many that took says what the simulation is worth against this 
 
 import multiprocessing
 import statistics
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from tests.simulation.museum import NOT_PLANTED
 from tests.simulation.planted import Bug, try_seed
 from tests.simulation.planted_engine import BUGS as ENGINE
 from tests.simulation.planted_journal import BUGS as JOURNAL
@@ -40,12 +40,14 @@ class Found:
     def row(self) -> str:
         """Return it as a row of Markdown."""
         found = min((seed for seed in self.seeds if seed >= 0), default=-1)
+        command = f'`--mutants "{self.name}"`'
         if found < 0:
-            return f"| {self.name} | {self.museum} | survived | | |"
+            return f"| {self.name} | {self.museum} | survived | | | {command} |"
         counts = sorted(self.counts)
         return (
-            f"| {self.name} | {self.museum} | {self.shows} | {found} | "
-            f"{statistics.median(counts):.0f} ({counts[0]} to {counts[-1]}) |"
+            f"| {self.name} | {self.museum} | {self.shows} | {found:,} | "
+            f"{statistics.median(counts):,.0f} ({counts[0]:,} to {counts[-1]:,}) | "
+            f"{command} |"
         )
 
 
@@ -79,13 +81,17 @@ def _kind(bug: Bug, seed: int) -> str:
 def run(part: str, jobs: int = 1) -> int:
     """Hunt the bugs with *part* in their names, print a table; return the exit code."""
     names = [bug.name for bug in BUGS if part in bug.name]
-    print("| bug | whose it was | shows as | first seed | seeds to find it |")
-    print("|---|---|---|---|---|")
+    print(
+        "| bug | whose it was | shows as | first seed | seeds to find it: median of "
+        f"{RANGES} ranges | repeat it: `python -m tests.simulation` |"
+    )
+    print("|---|---|---|---|---|---|")
     if jobs <= 1:
         return _print(map(hunt, names), len(names))
     context = multiprocessing.get_context("spawn")
     with context.Pool(jobs) as pool:
-        return _print(pool.imap(hunt, names), len(names))
+        # The ones that take longest may be the last: a process takes one at a time.
+        return _print(pool.imap(hunt, names, chunksize=1), len(names))
 
 
 def _print(found: Iterable[Found], count: int) -> int:
@@ -101,5 +107,7 @@ def _print(found: Iterable[Found], count: int) -> int:
         f"of the medians is {statistics.median(medians):.0f} seeds",
         flush=True,
     )
-    print(f"repeat one: {sys.executable} -m tests.simulation --mutants NAME")
+    print("\n| not planted: whose it was | why | kept watch over by |\n|---|---|---|")
+    for name, guard in NOT_PLANTED.items():
+        print(f"| {name} | {guard.reason} | `{guard.file}::{guard.test}` |")
     return 1 if survived else 0

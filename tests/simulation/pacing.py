@@ -1,4 +1,6 @@
-"""How soon what nobody knows is asked for again: never sooner than the policy says.
+"""How soon what nobody knows is asked for again, and how often.
+
+Never sooner than the policy says:
 
     n-th unknown end in a row  -->  not before  min(first * factor^(n-1), longest)
                                                 less the jitter
@@ -6,14 +8,19 @@
 "In a row": since the workflow last got an outcome recorded. Excused is a repeat which a
 person asked for, that of another process, and one after a block, since whoever waits
 for a service that answers again is due at once.
+
+Never more often than it says, in this process and until a person has a word: told of
+undos alone, of which one at a time is called. Of steps that are called together the
+engine counts the first that ends unknown, and which one that is only it knows.
 """
 
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from coordinator.model import Retry
 
-__all__ = ["Pacing", "shortest_us"]
+__all__ = ["Pacing", "Patience", "shortest_us"]
 
 
 def shortest_us(policies: Iterable[Retry]) -> Callable[[int], int]:
@@ -100,3 +107,46 @@ class Pacing:
         calls = self._workflows.get(workflow)
         if calls is not None:
             calls.counts.clear()
+
+
+class Patience:
+    """Follows how often each undo ended unknown.
+
+    Args:
+        retry: The policy of undos.
+    """
+
+    def __init__(self, retry: Retry) -> None:
+        self._retry = retry
+        self._counts: dict[int, Counter[str]] = {}
+        """By workflow: keys, and how often in a row."""
+        self._given_up: dict[str, int] = {}
+
+    def restart(self) -> None:
+        """Another process begins, and counts anew."""
+        self._counts.clear()
+        self._given_up.clear()
+
+    def excuse(self, workflow: int) -> None:
+        """Note that a person had a word with the workflow."""
+        for key in self._counts.pop(workflow, ()):
+            self._given_up.pop(key, None)
+
+    def unknown(self, workflow: int, key: str, fate: str) -> None:
+        """Note that an undo ended so, and nobody knows."""
+        counts = self._counts.setdefault(workflow, Counter())
+        counts[key] += 1
+        delayed = any(name in fate for name in _DELAYS)
+        limit = self._retry.delays_max if delayed else self._retry.attempts_max
+        if limit is not None and counts[key] >= limit:
+            self._given_up[key] = counts[key]
+
+    def begin(self, workflow: int, key: str) -> Iterator[str]:
+        """Yield what is wrong with calling the undo of *key*."""
+        if key in self._given_up:
+            count = self._given_up[key]
+            yield f"is called again, having been unknown {count} times; nobody asked"
+
+
+_DELAYS = ("CommandDelayed", "TimeoutError", "ConnectionResetError", "BrokenPipeError")
+"""Exceptions that say no more than that nobody knows."""

@@ -6,7 +6,7 @@ zero in many seeds, and of any magnitude in the others.
 """
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tests.simulation.commands import COMMANDS, AnyCommand
 from tests.simulation.contents import BLOCK
@@ -20,7 +20,7 @@ from coordinator.model import Retry
 __all__ = ["CrashPlan", "LifePlan", "Plan", "draw_plan"]
 
 _ENDS = (
-    *("stop", "drain", "time", "time", "disk", "disk", "call", "step"),
+    *("stop", "drain", "time", "time", "disk", "disk", "call", "call", "step"),
     *("signal", "interrupt"),
 )
 
@@ -55,6 +55,9 @@ class LifePlan:
     full: tuple[float, float] | None
     """Seconds after the start between which others fill the disk; if the life ends in
     between, it stays full until everything is healed, or until another such end."""
+    purges: bool
+    """Whether an operator cancels nearly all that is unfinished, soon after the
+    start."""
 
 
 @dataclass(frozen=True)
@@ -75,9 +78,12 @@ class Plan:
     keys_age_s: float
     archives: bool
     """Whether trimmed segments are kept elsewhere."""
+    copies: float
+    """Chance, per end of a life, that somebody copies a segment into the archive."""
     shapes: tuple[type[AnyCommand], ...]
     retry: Retry
     commands_max: int
+    probes: int
     step_timeout_s: float
     shuffled: bool
     latency_s: float
@@ -107,7 +113,7 @@ def draw_plan(seed: int) -> Plan:
     chance = random.Random(f"{seed}/plan")
     services, disk = _draw_services(chance), _draw_disk(chance)
     clock_jumps = _rate(chance, 0.05)
-    segment_size = chance.choice((4096, 8192, 32768, 262144))
+    segment_size = chance.choice((4096, 4096, 8192, 32768, 262144))
     shapes = chance.sample(COMMANDS, _magnitude(chance, len(COMMANDS)))
     retry = Retry(
         first_s=chance.choice((0.01, 0.2)),
@@ -129,10 +135,12 @@ def draw_plan(seed: int) -> Plan:
         keys_max=chance.choice((1, 3, 100_000, 100_000)),
         keys_size_max=chance.choice((40, 1 << 26, 1 << 26)),
         keys_age_s=30.0 if clock_jumps == 0 and chance.random() < 0.3 else 86400.0,
-        archives=chance.random() < 0.4,
+        archives=chance.random() < 0.5,
+        copies=chance.choice((0.0, 0.8)),
         shapes=tuple(shapes),
         retry=retry,
         commands_max=chance.choice((2, 5, 10_000)),
+        probes=chance.choice((1, 2, 4)),
         step_timeout_s=chance.choice((1.0, 30.0)),
         shuffled=chance.random() < 0.8,
         latency_s=chance.choice((1e-5, 1e-4, 1e-3, 5e-3, 0.05)),
@@ -141,7 +149,7 @@ def draw_plan(seed: int) -> Plan:
         vanish=_rate(chance, 0.5),
         uncertain=_rate(chance, 0.02),
         clock_jumps=clock_jumps,
-        decay=chance.choice((0.0, 0.0, 0.5)),
+        decay=chance.choice((0.0, 0.5)),
         gateway=_draw_gateway(chance),
         cancel=0.8 if chance.random() < 0.2 else _rate(chance, 0.8),
         asks_again=chance.random(),
@@ -168,8 +176,9 @@ def _draw_disk(chance: random.Random) -> DiskFaults:
         write_eio=_rate(chance, 0.01),
         sync_eio=_rate(chance, 0.15),
         names_eio=_rate(chance, 0.05),
+        allocate_eio=_rate(chance, 0.05),
         no_space=_rate(chance, 0.1),
-        short=_rate(chance, 0.1),
+        short=_rate(chance, 0.2),
         power=chance.choice((0.0, 0.3, 0.5, 1.0)),
         survival=(chance.random(), chance.random(), chance.random(), chance.random()),
         zero_tail=chance.random(),
@@ -184,6 +193,7 @@ def _draw_gateway(chance: random.Random) -> GatewayPlan | None:
     return GatewayPlan(
         timeout_s=chance.choice((0.5, 2.0, 10.0)),
         calls_max=chance.choice((1, 3, 100)),
+        fail=chance.choice((0.0, 0.3, 0.8)),
         breaker=BreakerOptions(
             window_s=chance.choice((1.0, 10.0)),
             buckets=chance.choice((1, 5, 10)),
@@ -214,9 +224,14 @@ def _draw_life(number: int, chance: random.Random) -> LifePlan:
         at_s=span_s * chance.uniform(0, 3),
     )
     full = None
-    if chance.random() < 0.1:
+    if chance.random() < 0.15:
         begin_s = chance.choice((0.0, chance.uniform(0, span_s)))
-        full = (begin_s, begin_s + chance.uniform(0, 5))
+        full = (begin_s, begin_s + chance.choice((5.0, 1000.0)) * chance.random())
+        if by in {"stop", "drain"} and chance.random() < 0.7:
+            crash = replace(crash, at_s=begin_s + chance.uniform(0, 5))
+    purges = chance.random() < 0.2
+    if purges and by == "drain":
+        crash = replace(crash, at_s=chance.uniform(0, 0.5))
     return LifePlan(
         number=number,
         crash=crash,
@@ -224,6 +239,7 @@ def _draw_life(number: int, chance: random.Random) -> LifePlan:
         span_s=span_s,
         pause_s=chance.choice((0.0, 1.0, 10.0)),
         full=full,
+        purges=purges,
     )
 
 

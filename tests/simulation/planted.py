@@ -31,8 +31,6 @@ class Bug:
     """Where the search of `make test` begins: the seeds before do not find it."""
     museum: str = ""
     """Whose bug it was, once."""
-    hard: bool = False
-    """It takes more seeds than a test has time for: `--mutants` hunts it, no test."""
 
 
 def instead(replacement: Any) -> Callable[[], Any]:

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from tests.simulation.planted import Bug, instead
 
@@ -118,6 +119,34 @@ def prepare_while_closing(engine: Engine, run: Any) -> Any:
 def never_stopped(_schedule: Schedule) -> None: ...
 
 
+def adopt_loosely() -> Callable[..., Run]:
+    """What runs is known by a weak reference; what rests is kept."""
+    resting: dict[Run, None] = {}
+
+    def keep(run: Any, task: Any) -> None:
+        run._task = task
+        if task is not None:
+            resting.pop(run, None)
+        elif run.state.finished is None:
+            resting[run] = None
+
+    class LooseRun(Run):
+        __slots__ = ("__weakref__", "_task")
+        task: Any = property(lambda run: run._task, keep)
+
+    def adopt(engine: Engine, log: Any, state: Any) -> Run:
+        if not engine._runs and type(engine._runs) is dict:
+            runs: Any = WeakValueDictionary[Any, Run]()
+            active: Any = WeakKeyDictionary[Run, None]()
+            engine._runs = engine.operators._runs = runs
+            engine._active = active
+        run = engine._runs[state.id] = LooseRun(log, state)
+        engine._count(run, state.stuck is None)
+        return run
+
+    return adopt
+
+
 PUT_DOWN = Engine._put_down
 
 
@@ -136,15 +165,12 @@ def join_nobody(run: Run, caller: Any) -> None:
 CLOSED_TO = Admission.closed_to
 
 
-def one_more(self: Admission, services: Any) -> str:
+def one_more(self: Admission, services: Any, *, nested: bool = False) -> str:
     self.commands_max += 1
     try:
-        return CLOSED_TO(self, services)
+        return CLOSED_TO(self, services, nested=nested)
     finally:
         self.commands_max -= 1
-
-
-def tries_are_kept(_admission: Admission, _command: Any) -> None: ...
 
 
 async def decide_without_telling(operators: Operators, run: Any, record: Any) -> None:
@@ -244,6 +270,7 @@ BUGS = [
         forget_some_delays,
         frozenset({"unfinished"}),
         museum="dbos #546",
+        first=80,
     ),
     Bug(
         "recovery forgets some that it read",
@@ -252,6 +279,14 @@ BUGS = [
         forget_some_at_start,
         frozenset({"unfinished"}),
         museum="dbos #716",
+    ),
+    Bug(
+        "what runs is held by the loop alone",
+        Engine,
+        "_adopt",
+        adopt_loosely,
+        frozenset({"program", "unfinished", "forgotten"}),
+        museum="dbos #710",
     ),
     Bug(
         "one that must wait stops the queue",
@@ -268,7 +303,6 @@ BUGS = [
         instead(park_for_ever),
         frozenset({"unfinished"}),
         museum="dbos #805",
-        hard=True,
     ),
     Bug(
         "who is told to stop goes on starting",
@@ -277,7 +311,7 @@ BUGS = [
         instead(prepare_while_closing),
         frozenset({"forward", "program", "unfinished"}),
         museum="dbos #804",
-        hard=True,
+        first=70,
     ),
     Bug(
         "what is delayed starts while the process stops",
@@ -286,7 +320,6 @@ BUGS = [
         instead(never_stopped),
         frozenset({"forward", "program", "unfinished"}),
         museum="dbos #804",
-        hard=True,
     ),
     Bug(
         "retry without an interval",
@@ -347,20 +380,11 @@ BUGS = [
         frozenset({"bound"}),
     ),
     Bug(
-        "a try is never given back",
-        Admission,
-        "tried",
-        instead(tries_are_kept),
-        frozenset({"unfinished"}),
-        hard=True,
-    ),
-    Bug(
         "a cancel does not reach the run",
         Operators,
         "_act",
         instead(decide_without_telling),
-        frozenset({"state", "forward", "unfinished", "undo", "leftover"}),
-        hard=True,
+        frozenset({"state", "forward", "unfinished", "undo", "leftover", "program"}),
     ),
     Bug(
         "an operator is answered before it is durable",
@@ -382,7 +406,7 @@ BUGS = [
         "leave",
         instead(leave_with_the_thing),
         frozenset({"unfinished"}),
-        hard=True,
+        first=740,
     ),
     Bug(
         "an open circuit lets calls through",
@@ -390,7 +414,7 @@ BUGS = [
         "admit",
         instead(admit_while_open),
         frozenset({"breaker"}),
-        hard=True,
+        first=100,
     ),
     Bug(
         "a half-open circuit lets any number through",
@@ -398,7 +422,7 @@ BUGS = [
         "admit",
         instead(any_number_of_trials),
         frozenset({"breaker"}),
-        hard=True,
+        first=80,
     ),
     Bug(
         "a late success closes a circuit",
@@ -406,7 +430,7 @@ BUGS = [
         "succeeded",
         instead(count_late_results),
         frozenset({"breaker"}),
-        hard=True,
+        first=80,
     ),
     Bug(
         "a trial that was cut off keeps its place",
@@ -414,7 +438,7 @@ BUGS = [
         "abandoned",
         instead(keep_the_place),
         frozenset({"breaker", "unfinished"}),
-        hard=True,
+        first=80,
     ),
     Bug(
         "more calls at a time than may be",
@@ -422,6 +446,5 @@ BUGS = [
         "call",
         instead(call_past_the_queue),
         frozenset({"bound"}),
-        hard=True,
     ),
 ]

@@ -14,8 +14,6 @@ __all__ = ["UNREACHED", "never_reached", "points", "table"]
 SOURCE = Path(__file__).parents[2] / "src" / "coordinator"
 
 UNREACHED = {
-    "archive collision": "nobody else writes to the simulated archive; "
-    "tests/journals/test_archive.py",
     "group full by its count": "takes 1,000 records in one turn of the loop; "
     "tests/test_commit.py",
     "group full by its size": "takes a mebibyte in one turn of the loop; "

@@ -4,32 +4,51 @@
     checkpoint + tail     = whole log, as far as retention kept it
     one bit flipped       = refused, with the file and the place; or it was not needed.
                             Flipped back, all is as it was
+    a foreign batch       = refused, with the file and the place
 
 All of it on copies of the disk: what is asked here changes nothing for the next life.
+But for `copy_to_archive`, which is what somebody does who saves a segment by hand.
 """
 
 import asyncio
 import random
 from collections.abc import Callable
 from concurrent.futures import Executor
+from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar, TypeVarTuple
 
 import msgspec
-from tests.simulation.contents import Inode
+from tests.simulation.contents import Directory, Inode, blocks
 from tests.simulation.disk import Disk
 from tests.simulation.handles import open_root
 from tests.simulation.plan import Plan
 
+from coordinator.batch import (
+    Batch,
+    BatchError,
+    decode_batch,
+    encode_batch,
+)
 from coordinator.errors import JournalDamagedError, JournalError, JournalFormatError
-from coordinator.journals.segments.format import parse_segment_name
+from coordinator.journals.segments.format import (
+    SEGMENT_HEADER_SIZE,
+    parse_segment_name,
+)
 from coordinator.journals.segments.journal import SegmentJournal
 from coordinator.journals.segments.store import StoreOptions
 from coordinator.log import Log, LogOptions
 from coordinator.model import Position
+from coordinator.records import Claimed, encode_record
 from coordinator.state import PartitionState
 from coordinator.testing.loop import Life, SimulatedLoop
 
-__all__ = ["log_options", "recovered_twice", "refused_if_flipped"]
+__all__ = [
+    "copy_to_archive",
+    "log_options",
+    "recovered_twice",
+    "refused_if_flipped",
+    "refused_if_forked",
+]
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -124,6 +143,83 @@ def refused_if_flipped(
     if _recover(copy, plan, journal_id) != sound:
         return f"{where} was mended, and all is not as it was"
     return ""
+
+
+def refused_if_forked(
+    disk: Disk, plan: Plan, journal_id: bytes, _chance: random.Random
+) -> str:
+    """Put a claim behind the last batch, on a copy of *disk*, that does not follow it.
+
+    As two machines do that write to one folder, each after its own view of it.
+
+    Returns:
+        What is wrong, if anything is.
+    """
+    copy = disk.copy()
+    folder = copy.root.folders.get(_PARTITION)
+    names = [
+        n for n in (folder.names if folder else ()) if parse_segment_name(n) is not None
+    ]
+    if folder is None or not names:
+        return ""
+    name = max(names)
+    inode = folder.names[name]
+    begin, last = _last_batch(inode)
+    if last is None:
+        return ""  # nothing was written to the newest segment yet
+    end = begin + len(last.data)
+    claim = encode_record(Claimed(epoch=last.epoch + 1, owner="another", at=0))
+    foreign = encode_batch(
+        [claim], epoch=last.epoch + 1, first=last.end, previous_crc=last.crc ^ 1
+    )
+    disk.counts["foreign batch"] += 1
+    for content in (inode.cache, inode.platter):
+        content[end : end + len(foreign.data)] = foreign.data
+    try:
+        _recover(copy, plan, journal_id)
+    except JournalDamagedError as error:
+        if f"/{name}" in str(error) and error.offset == end:
+            return ""
+        return f"a foreign batch is at byte {end} of {name}, and {error}"
+    return f"a foreign batch is at byte {end} of {name}, and nobody noticed"
+
+
+def _last_batch(segment: Inode) -> tuple[int, Batch | None]:
+    """Return the last batch of *segment*, and where it is; None if there is none."""
+    begin, last = SEGMENT_HEADER_SIZE, None
+    with suppress(BatchError):
+        while True:
+            batch = decode_batch(
+                bytes(segment.cache),
+                begin + (len(last.data) if last is not None else 0),
+            )
+            begin += len(last.data) if last is not None else 0
+            last = batch
+    return begin, last
+
+
+def copy_to_archive(disk: Disk, chance: random.Random) -> None:
+    """Copy all segments into the archive, or those that are closed."""
+    folder, archive = disk.root.folders.get(_PARTITION), _archive_of(disk)
+    if folder is None or archive is None:
+        return
+    names = sorted(
+        name for name in folder.names if parse_segment_name(name) is not None
+    )
+    for name in names[: -1 if chance.random() < 0.7 else None]:
+        if name not in archive.names:
+            disk.counts["segment copied"] += 1
+            data = bytearray(folder.names[name].cache)
+            copy = Inode(cache=data, platter=data[:], taken=blocks(len(data)))
+            archive.names[name] = archive.platter[name] = copy
+
+
+def _archive_of(disk: Disk) -> Directory | None:
+    """Return the folder to which the partition's segments are moved."""
+    for directory in disk.root.walk():
+        if "/archive" in directory.path and directory.path.endswith(_PARTITION):
+            return directory
+    return None
 
 
 def _lacks_last(found: _Found, sound: _Found) -> bool:

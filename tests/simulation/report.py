@@ -35,6 +35,9 @@ class Range:
     last seed is where this one goes on, if it is within the range."""
     table: bool = False
     """Print how often each rare point was reached."""
+    reach: int = 0
+    """Fail if a rare point was not reached by so many seeds, or more; 0 for never.
+    Fewer may not come to all, as where time ran out: that is told, and no failure."""
 
 
 class _Run:
@@ -106,7 +109,29 @@ def run(range_: Range) -> int:
         print(f"  rare points that were not reached: {', '.join(missed)}")
     else:
         print("  every rare point was reached that can be")
+    if missed and counts.seeds < range_.reach:
+        print(
+            f"  that says nothing: {counts.seeds:,} seeds were run, and it takes "
+            f"{range_.reach:,} to come to all"
+        )
+    elif missed and range_.reach:
+        print(_told_missed(missed, counts.seeds), file=sys.stderr)
+        return 1
     return 1 if running.failures else 0
+
+
+def _told_missed(missed: list[str], seeds: int) -> str:
+    places = dict(rare.points())
+    lines = [
+        f"rare point not reached by {seeds:,} seeds: {name!r}, "
+        f"src/coordinator/{places[name]}"
+        for name in missed
+    ]
+    lines.append(
+        "have plan.py, commands.py or clients.py come there more often; or, if no "
+        "seed can, say why in UNREACHED of tests/simulation/rare.py"
+    )
+    return "\n".join(lines)
 
 
 @contextmanager

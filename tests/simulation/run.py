@@ -19,13 +19,18 @@ from tests.simulation.admitted import Bounds
 from tests.simulation.checker import Checker, Violation
 from tests.simulation.clients import LAST_SPAN_S, Clients
 from tests.simulation.commands import Keyed
-from tests.simulation.dawdlers import Branches, Leaky
 from tests.simulation.disk import Disk
 from tests.simulation.handles import open_root
 from tests.simulation.history import History
 from tests.simulation.plan import LifePlan, Plan, draw_plan
-from tests.simulation.recovery import log_options, recovered_twice, refused_if_flipped
-from tests.simulation.released import LEFTOVERS_S, unreleased
+from tests.simulation.recovery import (
+    copy_to_archive,
+    log_options,
+    recovered_twice,
+    refused_if_flipped,
+    refused_if_forked,
+)
+from tests.simulation.released import LEFTOVERS_S, left_behind, unreleased
 from tests.simulation.services import Calls, World
 from tests.simulation.shop import Shop
 from tests.simulation.surroundings import quiet_log, short_paths, steady_garbage
@@ -82,8 +87,8 @@ class Result:
 
 def simulate(seed: int) -> Result:
     """Run *seed* and check what happened."""
-    with steady_garbage(), quiet_log(), short_paths():
-        return _Simulation(draw_plan(seed)).run()
+    with steady_garbage(), quiet_log() as bugs, short_paths():
+        return _Simulation(draw_plan(seed), bugs).run()
 
 
 class _Observer:
@@ -108,8 +113,10 @@ class _Observer:
 
 
 class _Simulation:
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, bugs: list[str]) -> None:
         self.plan = plan
+        self._bugs = bugs
+        """Those of its own that the engine told people of."""
         self.now_s = 0.0
         self.loop: SimulatedLoop | None = None
         self.history = History(self._time)
@@ -148,6 +155,8 @@ class _Simulation:
         self._checked = 0
         self._closing = False
         """The process is about to end in order."""
+        self._staying: tuple[asyncio.Future[None], asyncio.Task[None]] | None = None
+        """Clients who are there until all is closed; the future sends them away."""
 
     def _time(self) -> float:
         return self.loop.time() if self.loop is not None else self.now_s
@@ -192,16 +201,20 @@ class _Simulation:
             end = str(error)
             self._violated("unfinished", f"life {number}: {end}")
         finally:
+            bugs = [*self._bugs]  # what comes of a dead life means nothing
             self.now_s = loop.time() + (plan.pause_s if plan is not None else 0.0)
             self.result.steps += loop.steps
             loop.bury()
             self.loop = None
-        for problem in loop.problems:
+        for problem in (*loop.problems, *bugs):
             self._violated("program", f"life {number}: {problem}")
+        self._bugs.clear()
         self._end_life(life, plan, end)
 
     def _end_life(self, life: Life, plan: LifePlan | None, end: str) -> None:
         fate = self.disk.crash() if plan is not None else "none"
+        if self.decay.random() < self.plan.copies:
+            copy_to_archive(self.disk, self.decay)
         self.history.add("life.end", cause=end, disk=fate)
         self.result.lives += 1
         self.result.crashes += life.cause.startswith("crash")
@@ -209,9 +222,8 @@ class _Simulation:
         self._follow()
         problem = recovered_twice(self.disk, self.plan, self.journal_id)
         if not problem and self.decay.random() < self.plan.decay:
-            problem = refused_if_flipped(
-                self.disk, self.plan, self.journal_id, self.decay
-            )
+            harm = self.decay.choice((refused_if_flipped, refused_if_forked))
+            problem = harm(self.disk, self.plan, self.journal_id, self.decay)
         if problem:
             self._violated("lost", f"after life {life.number} ({end}): {problem}")
 
@@ -265,6 +277,7 @@ class _Simulation:
         except asyncio.CancelledError:
             end = "interrupted"
         self._closing = True
+        self.clients.leave_alone()
         self._stop_soon(life)
         if plan is None:
             for problem in await unreleased(coordinator):
@@ -274,7 +287,9 @@ class _Simulation:
         if journal is not None:
             await journal.aclose()
         self.history.add("life.closed")
-        self._check_nothing_runs(life)
+        await self._send_away()
+        for what in left_behind():
+            self._violated("program", f"life {life.number}: left behind: {what}")
         # What users left behind lives on, and must get nothing done any more.
         await asyncio.sleep(LEFTOVERS_S)
         return end
@@ -284,6 +299,7 @@ class _Simulation:
     ) -> None:
         """See to it that the process is told to stop, or dies, when it is to."""
         self._closing = False
+        self._staying = None
         if plan is None:
             return
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
@@ -364,6 +380,7 @@ class _Simulation:
             journal=journal,
             options=Options(
                 commands_max=drawn.commands_max,
+                probes=drawn.probes,
                 step_timeout_s=drawn.step_timeout_s,
                 retry=drawn.retry,
                 log=log_options(drawn),
@@ -419,13 +436,23 @@ class _Simulation:
         plan: LifePlan | None,
         until: asyncio.Future[None],
     ) -> None:
-        """Drain while the clients are still there."""
+        """Drain while the clients are still there; they stay until all is closed."""
         loop = asyncio.get_running_loop()
         gone: asyncio.Future[None] = loop.create_future()
         serving = loop.create_task(self.clients.live(coordinator, plan, gone))
+        self._staying = gone, serving
         await until
         self._stop_soon(life)
+        self.history.add("life.drains")
         await coordinator.drain(5.0)
+
+    async def _send_away(self) -> None:
+        """Let the clients go who stayed to the end: each has been told something."""
+        if self._staying is None:
+            return
+        gone, serving = self._staying
+        self._staying = None
+        await asyncio.sleep(0.001)
         if not gone.done():  # else the clients failed, and `serving` says how
             gone.set_result(None)
         await serving
@@ -444,14 +471,6 @@ class _Simulation:
         await asyncio.sleep(0.5)
         until.set_result(None)
 
-    def _check_nothing_runs(self, life: Life) -> None:
-        tasks = asyncio.all_tasks() - {asyncio.current_task()}
-        names = [repr(task.get_coro()) for task in tasks]
-        for name in sorted(name for name in names if not _is_users(name)):
-            self._violated(
-                "program", f"life {life.number}: left behind by aclose: {name}"
-            )
-
     def _fill(self, life: Life) -> None:
         """Let others fill the disk, but for a few blocks."""
         if life.alive:
@@ -460,8 +479,3 @@ class _Simulation:
 
     def _empty(self) -> None:
         self.disk.capacity = self.plan.capacity
-
-
-def _is_users(coroutine: str) -> bool:
-    """Say whether a task is one that a command left behind."""
-    return any(f" {shape.__name__}." in coroutine for shape in (Branches, Leaky))

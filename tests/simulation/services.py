@@ -244,6 +244,8 @@ class Service:
         self._world = world
         self._life = life
         self._calls = calls
+        self.fail = 0.0
+        """How likely a call of it fails until all is healed, whatever others do."""
         self._blocked_until_s = 0.0
         self._down_until_s = 0.0
 
@@ -321,7 +323,8 @@ class Service:
             await asyncio.sleep(there_s)
             raise CommandBlocked(self.name)
         is_down = self._down_until_s > self._now_s() and not world.healed
-        if is_down or self._draw(faults.fail, "call failed"):
+        fail = faults.fail if world.healed else max(faults.fail, self.fail)
+        if is_down or self._draw(fail, "call failed"):
             await asyncio.sleep(there_s)
             raise CommandDelayed(f"{self.name} is not there", retry_after_s=None)
         if self._draw(faults.odd, "odd error"):

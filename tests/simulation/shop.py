@@ -7,6 +7,7 @@ service gets.
 
 import asyncio
 import itertools
+import weakref
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any
@@ -36,6 +37,8 @@ class GatewayPlan:
 
     timeout_s: float
     calls_max: int
+    fail: float
+    """Chance, per call, that it fails, until all is healed."""
     breaker: BreakerOptions
 
 
@@ -69,6 +72,7 @@ class Shipping(Service):
         self._numbers = itertools.count()
         self._gateway: Gateway | None = None
         if plan is not None:
+            self.fail = plan.fail
             self._gateway = Gateway(
                 self.name,
                 timeout_s=plan.timeout_s,
@@ -123,6 +127,13 @@ class Shipping(Service):
                 history.add("gate.ends", call=number, now_s=history.now_s(), fate=fate)
 
 
+class Listener:
+    """Waits for news. Whoever brings them knows it by a weak reference only."""
+
+    def __init__(self) -> None:
+        self.news: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+
 class Ledger(Service):
     """Posts entries; plain functions, which run in threads."""
 
@@ -146,6 +157,10 @@ class Shop:
         self.ledger = Ledger("ledger", world, life, calls)
         self._life = life
         self._leaked: dict[asyncio.Task[None], None] = {}
+        self._listeners: weakref.WeakValueDictionary[int, Listener] = (
+            weakref.WeakValueDictionary()
+        )
+        self._numbers = itertools.count()
 
     def saw(self, reply: Reply) -> None:
         """Note that `exec` goes on with *reply*."""
@@ -157,6 +172,18 @@ class Shop:
         pause_s = self.world.pauses.choice(PAUSES_S)
         if pause_s is not None:
             await asyncio.sleep(pause_s * times)
+
+    def listen(self, seconds: float) -> Listener:
+        """Return a listener that has news in so many seconds, if it is still there."""
+        listener, number = Listener(), next(self._numbers)
+        self._listeners[number] = listener
+        asyncio.get_running_loop().call_later(seconds, self._tell, number)
+        return listener
+
+    def _tell(self, number: int) -> None:
+        listener = self._listeners.get(number)
+        if listener is not None and not listener.news.done():
+            listener.news.set_result(None)
 
     def leak(self, work: Coroutine[Any, Any, None]) -> None:
         """Start a task that nobody waits for, and whose end nobody looks at."""

@@ -492,7 +492,7 @@ def test_a_checkpoint_that_keeps_more_than_it_may() -> None:
     assert script.kinds() == ["bound", "bound"]
 
 
-GATEWAY = GatewayPlan(1.0, 2, BreakerOptions(calls_min=1, trials_max=1))
+GATEWAY = GatewayPlan(1.0, 2, 0.0, BreakerOptions(calls_min=1, trials_max=1))
 
 
 @pytest.fixture
@@ -566,3 +566,66 @@ def test_more_calls_than_may_be_under_way(gate: Script) -> None:
     for call in range(3):
         passes(gate, call, 0.0)
     assert gate.kinds() == ["bound"]
+
+
+def test_nothing_is_called_of_what_came_in_while_the_process_drained(
+    script: Script,
+) -> None:
+    script.add("life.drains")
+    script.accept()
+    script.call()
+    assert "forward" in script.kinds()
+
+
+def test_whoever_came_in_before_may_call_while_the_process_drains(
+    script: Script,
+) -> None:
+    script.accept()
+    script.add("life.drains")
+    script.call()
+    assert "forward" not in script.kinds()
+
+
+def test_nobody_may_wait_for_a_coordinator_that_was_closed(script: Script) -> None:
+    script.add("clients.left", waiting=1)
+    assert script.checker.violations == []
+    script.add("life.closed")
+    script.add("clients.left", waiting=0)
+    assert script.checker.violations == []
+    script.add("clients.left", waiting=1)
+    assert script.kinds() == ["unfinished"]
+
+
+@pytest.mark.parametrize(
+    ("error", "tries", "kinds"),
+    [
+        ("ValueError()", 2, []),
+        ("ValueError()", 3, ["endless"]),
+        ("CommandDelayed('busy')", 3, []),
+        ("CommandBlocked('shipping')", 3, []),
+    ],
+)
+def test_an_undo_is_tried_no_more_often_than_its_policy_says(
+    error: str, tries: int, kinds: list[str]
+) -> None:
+    retry = Retry(first_s=1e-9, longest_s=1.0, attempts_max=2, delays_max=None)
+    script = Script(retry)
+    script.start()
+    run_forward(script)
+    script.abort()
+    for _ in range(tries):
+        script.call(undo=True)
+        script.answer(undo=True, fate=f"unknown: {error}")
+    assert [one.kind for one in script.checker.violations] == kinds
+
+
+def test_a_person_may_have_an_undo_tried_again() -> None:
+    script = Script(Retry(first_s=1e-9, longest_s=1.0, attempts_max=1))
+    script.start()
+    run_forward(script)
+    script.abort()
+    script.call(undo=True)
+    script.answer(undo=True, fate="unknown: ValueError()")
+    script.add("operator.retry", workflow="0-1")
+    script.call(undo=True)
+    assert script.checker.violations == []

@@ -19,6 +19,22 @@ def test_it_runs_seeds_in_several_processes(capfd: pytest.CaptureFixture[str]) -
     assert "rare points that were not reached" in told[-1]
 
 
+def test_it_fails_where_no_seed_comes_to_a_rare_point_and_says_which(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["--seeds", "2", "--reach", "3"]) == 0
+    told = capsys.readouterr().out
+    assert "says nothing: 2 seeds were run, and it takes 3" in told
+    assert main(["--seeds", "2", "--reach", "2"]) == 1
+    told = capsys.readouterr().err
+    assert re.search(
+        r"rare point not reached by 2 seeds: 'reins cut', "
+        r"src/coordinator/calls\.py:\d+\n",
+        told,
+    )
+    assert "UNREACHED" in told
+
+
 def test_it_replays_a_seed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--seed", "7"]) == 0
     first = capsys.readouterr()
@@ -77,7 +93,7 @@ def test_it_prints_how_often_each_rare_point_was_reached(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main(["--seeds", "1", "--rare"]) == 0
-    assert "| archive collision | 0 | `journals/segments/" in capsys.readouterr().out
+    assert "| group full by its size | 0 | `commit.py:" in capsys.readouterr().out
 
 
 def test_it_compares_what_seeds_come_to_under_several_hash_seeds(

@@ -5,19 +5,19 @@ from the one that is known to find it, and the seed that does has to pass withou
 `python -m tests.simulation --mutants` counts how many seeds it takes from anywhere.
 """
 
+from pathlib import Path
+
 import pytest
 from tests.simulation.hunt import BUGS, Found, hunt
+from tests.simulation.museum import MUSEUM, NOT_PLANTED
 from tests.simulation.planted import Bug, try_seed
 from tests.simulation.run import simulate
 
+ROOT = Path(__file__).parents[2]
 SEEDS_MAX = 300
 
 
-@pytest.mark.parametrize(
-    "bug",
-    [bug for bug in BUGS if not bug.hard],
-    ids=lambda bug: bug.name.replace(" ", "-"),
-)
+@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name.replace(" ", "-"))
 def test_a_planted_bug_is_found(bug: Bug) -> None:
     for seed in range(bug.first, bug.first + SEEDS_MAX):
         result = try_seed(bug, seed)
@@ -44,4 +44,12 @@ def test_a_hunt_says_how_many_seeds_it_took() -> None:
     assert len(found.seeds) == 2
     assert found.counts == (found.seeds[0] + 1, found.seeds[1] - 20_000 + 1)
     survived = Found("a bug", "", "", (-1, -1), (9, 9))
-    assert survived.row() == "| a bug |  | survived | | |"
+    assert survived.row() == '| a bug |  | survived | | | `--mutants "a bug"` |'
+
+
+def test_each_row_of_the_museum_is_planted_or_guarded_elsewhere() -> None:
+    planted = {bug.museum for bug in BUGS}
+    assert not planted & set(NOT_PLANTED)
+    assert set(MUSEUM) <= planted | set(NOT_PLANTED)
+    for guard in NOT_PLANTED.values():
+        assert f"def {guard.test}(" in (ROOT / guard.file).read_text()

@@ -27,7 +27,7 @@ def test_a_name_is_a_literal() -> None:
 def test_what_was_not_reached_is_told() -> None:
     assert "reins cut" in never_reached({})
     assert "reins cut" not in never_reached({"reins cut": 1})
-    assert "archive collision" not in never_reached({})
+    assert "group full by its size" not in never_reached({})
 
 
 def test_the_table_has_the_rarest_first() -> None:

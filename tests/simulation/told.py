@@ -29,6 +29,7 @@ class Told:
         self._find = find
         self._violated = violated
         self._is_healed = False
+        self._is_closed = False
         self._results: dict[str, tuple[str, Any]] = {}
 
     def submit_acked(self, event: Event) -> None:
@@ -62,12 +63,24 @@ class Told:
         """Nothing goes wrong any more."""
         self._is_healed = True
 
+    def begin(self) -> None:
+        """Another process begins."""
+        self._is_closed = False
+
+    def close(self) -> None:
+        """The coordinator was closed."""
+        self._is_closed = True
+
     def clients_left(self, event: Event) -> None:
         """So many clients wait at the end of a life."""
         waiting = event.fields["waiting"]
         if waiting and self._is_healed:
             self._violated(
                 "unfinished", f"{waiting} clients wait, and all that there is has ended"
+            )
+        elif waiting and self._is_closed:
+            self._violated(
+                "unfinished", f"{waiting} clients wait, and the coordinator was closed"
             )
 
     def result_seen(self, event: Event) -> None:
