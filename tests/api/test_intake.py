@@ -305,6 +305,9 @@ class Tally:
         return Money(cents=self.number)
 
 
+OFFERED = 2 * int(FIRST)
+
+
 class Slow(MemoryJournal):
     """A journal whose writes wait until they may."""
 
@@ -338,14 +341,16 @@ def test_while_many_are_coming_in_clients_are_not_read_from_and_nothing_is_logge
                 await Client.connect(host, port, codec) as client,
                 asyncio.TaskGroup() as group,
             ):
-                tasks = [group.create_task(client.send(Tally(n))) for n in range(100)]
+                tasks = [
+                    group.create_task(client.send(Tally(n))) for n in range(OFFERED)
+                ]
                 await eventually(lambda: intake.server.in_flight == int(FIRST))
                 await asyncio.sleep(0)
                 assert intake.server.in_flight == int(FIRST)
                 assert coordinator.engine.entrance.waiting == 0
                 journal.may_write.set()
             assert [task.result() for task in tasks] == [
-                Money(cents=n) for n in range(100)
+                Money(cents=n) for n in range(OFFERED)
             ]
 
     asyncio.run(main())
