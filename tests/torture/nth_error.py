@@ -85,7 +85,9 @@ class Failing:
             self._say(f"struck {call.name}")
         folder = str(Path(call.path).parent) if call.name != "names" else call.path
         if call.name == "lock":
-            self._broken.discard(folder)  # the next owner, who reads it all anew
+            # The next owner, who reads the partition and its archive anew.
+            name = Path(folder).name
+            self._broken = {at for at in self._broken if Path(at).name != name}
         if folder in self._broken and call.name in {"write", "sync", "rename", "names"}:
             self._say(f"{call.name} of {call.path} behind a failure")
         if not due:
