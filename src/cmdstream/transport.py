@@ -17,6 +17,7 @@ one:
 
 import asyncio
 from collections.abc import Callable
+from typing import cast
 
 import msgspec
 
@@ -141,10 +142,11 @@ class Link(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # A cast: to be one, a transport need not be a subclass. uvloop's are not.
+        self._transport = cast("asyncio.Transport", transport)
         self.peer = _describe(transport)
-        transport.set_write_buffer_limits(high=self._link_options.unsent_high_size)
+        high = self._link_options.unsent_high_size
+        self._transport.set_write_buffer_limits(high=high)
 
     def pause_writing(self) -> None:
         """Hold the senders: too much is unsent."""
@@ -233,7 +235,7 @@ class Link(asyncio.Protocol):
             self._timer = None
 
 
-def _describe(transport: asyncio.Transport) -> str:
+def _describe(transport: asyncio.BaseTransport) -> str:
     name = transport.get_extra_info("peername")
     if isinstance(name, tuple):
         return f"{name[0]}:{name[1]}"

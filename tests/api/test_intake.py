@@ -2,11 +2,13 @@
 
 import asyncio
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 import msgspec
 import pydantic
 import pytest
+import uvloop
 from tests.processes import eventually
 
 from cmdstream import Client, CmdStreamError
@@ -73,6 +75,23 @@ def test_pydantic_models_are_commands_and_results_like_any_others() -> None:
                 assert answer == Failed("0-3", "compensated", "less than nothing")
 
     asyncio.run(main())
+
+
+def test_a_saga_runs_on_uvloop(tmp_path: Path) -> None:
+    async def main() -> None:
+        journal = f"file:{tmp_path}/journal"
+        coordinator = Coordinator(None, commands=[Pay], journal=journal)
+        intake = CmdStreamIntake(coordinator)
+        async with coordinator, intake.server:
+            host, port = await intake.listen("127.0.0.1", 0)
+            codec = json_codec(coordinator)
+            async with await Client.connect(host, port, codec) as client:
+                assert await client.send(Pay(order="o", price=Money(cents=1))) == Money(
+                    cents=2
+                )
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())
 
 
 def test_a_failure_without_a_failure_class_closes_the_connection() -> None:

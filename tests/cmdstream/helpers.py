@@ -198,7 +198,10 @@ def let_time_pass(seconds: float) -> None:
     loop.time = lambda: now_s() + seconds  # type: ignore[method-assign]  # there is no other way
 
 
-def run(main: Coroutine[Any, Any, T]) -> T:
+def run(
+    main: Coroutine[Any, Any, T],
+    new_loop: Callable[[], asyncio.AbstractEventLoop] | None = None,
+) -> T:
     """Run *main* in a loop of its own, in which nothing may be left to complain."""
 
     async def limited() -> T:
@@ -210,7 +213,8 @@ def run(main: Coroutine[Any, Any, T]) -> T:
         assert not problems, problems
         return value
 
-    return asyncio.run(limited())
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        return runner.run(limited())
 
 
 @asynccontextmanager

@@ -2,10 +2,21 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 
-from tests.cmdstream.helpers import run, until
+import pytest
+import uvloop
+from tests.cmdstream.helpers import (
+    AddCmd,
+    CalcResult,
+    EchoCmd,
+    EchoResult,
+    connect,
+    run,
+    serving,
+    until,
+)
 
 from cmdstream import CmdStreamError, ConnectionClosedError, LinkOptions
 from cmdstream.transport import Link
@@ -221,3 +232,19 @@ def test_a_link_without_a_transport_ends_as_well() -> None:
             assert link.notes == ["ended: bye"]
 
     run(main())
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_a_client_and_a_server_talk_on_asyncios_loop_and_on_uvloop(
+    new_loop: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    async def main() -> None:
+        async with serving() as (server, port), await connect(port) as client:
+            assert await client.send(AddCmd(2, 3)) == CalcResult(5)
+            text = "x" * 1024 * KIB  # in many segments, and held up on its way
+            async with asyncio.TaskGroup() as group:
+                sent = [group.create_task(client.send(EchoCmd(text))) for _ in range(8)]
+            assert {task.result() for task in sent} == {EchoResult(text)}
+            assert server.connections == 1
+
+    run(main(), new_loop)
