@@ -20,7 +20,7 @@ from coordinator.api.admin_messages import (
 from coordinator.api.admin_socket import SOCKET, within
 
 IN_FLIGHT = 256
-POLL_S = 0.005
+POLL_S = 0.02
 PATIENCE_S = 300.0
 
 
@@ -73,7 +73,7 @@ async def until_asked(client: Client, count: int) -> None:
     """Wait until so many have asked the gate."""
     async with asyncio.timeout(PATIENCE_S):
         while (await look(client))[0] < count:  # noqa: ASYNC110 -- another process
-            await asyncio.sleep(20 * POLL_S)
+            await asyncio.sleep(5 * POLL_S)
 
 
 async def until(client: Client, holds: Callable[[Server], bool]) -> None:

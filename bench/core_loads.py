@@ -6,6 +6,7 @@ import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import msgspec
 
@@ -19,23 +20,47 @@ from coordinator.model import EndStatus
 from coordinator.records import Outcome
 
 COMMITS_PER_SAGA = 5
+SLICES = 7
 
 
-def floor_ms(round_: Round) -> float:
-    """Five one-record group commits in a row, and one round trip of the wire."""
-    with processes.role("echo") as echo:
-        load = Load(port=echo.port, in_flight=1, seconds=round_.seconds / 2)
-        trip_ms = processes.measure(load).p50_ms
-    return trip_ms + 1e3 * asyncio.run(_commits_s(round_))
+class Above(msgspec.Struct, frozen=True):
+    """One in flight, and what it can't go below."""
+
+    ratio: float
+    floor_ms: float
 
 
-async def _commits_s(round_: Round) -> float:
-    journal = await open_journal(f"file:{round_.place('floor')}")
+def above_floor(round_: Round) -> Above:
+    """One in flight, over five one-record group commits and a round trip of the wire.
+
+    In short slices, in turn: the disk's speed changes from second to second by more
+    than what is compared. The median of the slices' ratios.
+    """
+    seconds = round_.seconds / SLICES
+    floors_ms: list[float] = []
+    ratios: list[float] = []
+    with (
+        processes.role("echo") as echo,
+        processes.role("server", f"file:{round_.place('above')}") as server,
+    ):
+        for number in range(SLICES):
+            place = round_.place(f"floor-{number}")
+            load = Load(port=echo.port, in_flight=1, seconds=seconds)
+            floor_ms = processes.measure(load).p50_ms
+            floor_ms += 1e3 * asyncio.run(_commits_s(place, seconds))
+            load = Load(port=server.port, in_flight=1, seconds=seconds)
+            floors_ms.append(floor_ms)
+            ratios.append(processes.measure(load).p50_ms / floor_ms)
+    return Above(statistics.median(ratios), statistics.median(floors_ms))
+
+
+async def _commits_s(place: Path, seconds: float) -> float:
+    journal = await open_journal(f"file:{place}")
     partition = await journal.open(0, owner="bench", at=0)
     commit = GroupCommit(partition, lambda _: None)
     record = Outcome(1, "inventory.do", 0, b"1", 1_700_000_000_000_000)
     taken: list[float] = []
-    end = time.perf_counter() + round_.seconds
+    end = time.perf_counter() + seconds
     while (start := time.perf_counter()) < end:
         for _ in range(COMMITS_PER_SAGA):
             await commit.append(record)

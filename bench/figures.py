@@ -5,9 +5,10 @@ its callers, Restate over the wire.
 """
 
 from bench.core_loads import (
+    Above,
     Sized,
+    above_floor,
     bare,
-    floor_ms,
     hundred,
     hundred_within,
     import_ms,
@@ -72,8 +73,12 @@ def _latency(ours: Measured, theirs: Measured) -> float:
     return ours.p50_ms / theirs.p50_ms
 
 
-def _above_floor(ours: Sized, floor: float) -> float:
-    return ours.measured.p50_ms / floor
+def _above_floor(found: Above) -> float:
+    return found.ratio
+
+
+def _floor(found: Above) -> float:
+    return found.floor_ms
 
 
 def _p50_of_one(ours: Sized) -> float:
@@ -136,7 +141,7 @@ FIGURES = (
     Spec(
         name="latency_vs_floor",
         unit="ratio",
-        needs=(one, floor_ms),
+        needs=(above_floor,),
         value=_above_floor,
         at_most=1.3,
     ),
@@ -177,7 +182,7 @@ FIGURES = (
     Spec(name="p50_ms", unit="ms", needs=(one,), value=_p50_of_one),
     Spec(name="p99_ms", unit="ms", needs=(one,), value=_p99_of_one),
     Spec(name="within_p50_ms", unit="ms", needs=(one_within,), value=_p50),
-    Spec(name="floor_ms", unit="ms", needs=(floor_ms,), value=_same),
+    Spec(name="floor_ms", unit="ms", needs=(above_floor,), value=_floor),
     Spec(name="dbos_p50_ms", unit="ms", needs=(dbos_one,), value=_p50),
     Spec(name="restate_p50_ms", unit="ms", needs=(restate_one,), value=_p50),
     Spec(

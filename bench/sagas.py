@@ -10,6 +10,7 @@ from coordinator import (
     Coordinator,
     Options,
     Refused,
+    Retry,
     Workflow,
 )
 from coordinator.serve import ServeOptions, serve
@@ -182,10 +183,15 @@ CODEC = JsonCodec(Registry(COMMANDS, [Done, Seen, Failed]))
 def make(
     journal: str, *, is_open: bool = True, commands_max: int | None = None
 ) -> Coordinator[Services]:
-    """Return the coordinator that is measured, with its defaults if none is given."""
+    """Return the coordinator that is measured: with its defaults, or for outages.
+
+    Where *commands_max* is given, so many are meant to be delayed by one service that
+    has no breaker. By default each would be tried every 30 s, and more often at first.
+    """
     options = Options()
     if commands_max is not None:
-        options = Options(commands_max=commands_max)
+        patient = Retry(first_s=60, longest_s=60)
+        options = Options(commands_max=commands_max, retry=patient)
     return Coordinator(
         Services(is_open=is_open),
         commands=COMMANDS,

@@ -205,15 +205,15 @@ class AdminServer:
     def _status(self) -> Server:
         engine = self._coordinator.engine
         admission = engine.admission
-        workflows = self._coordinator.workflows()
+        unfinished, stuck = engine.operators.count()
         assert engine.journal is not None
         return Server(
             pid=os.getpid(),
             journal_id=engine.journal.id,
             python=platform.python_version(),
             commands=list(self._classes),
-            unfinished=len(workflows),
-            stuck=sum(info.status == "stuck" for info in workflows),
+            unfinished=unfinished,
+            stuck=stuck,
             in_memory=admission.count,
             commands_max=admission.commands_max,
             closed=engine.entrance.closed,
