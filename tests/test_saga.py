@@ -70,13 +70,8 @@ def test_what_a_run_is_for_follows_from_what_is_recorded(
     run = attempt(*records)
     assert run.mode is mode
     assert run.turning is (mode is not Mode.FORWARD)
-    assert (run.asked, run.stopped_by, run.closed, run.parked, run.unwound) == (
-        set(),
-        None,
-        False,
-        False,
-        False,
-    )
+    assert run.asked == set()
+    assert (run.closed, run.parked, run.unwound) == (False, False, False)
 
 
 # The answers, row by row.
@@ -167,34 +162,15 @@ def test_parked_nothing_starts(mode: Mode) -> None:
 
 
 @EVERY_MODE
-def test_after_an_unknown_step_nothing_goes_on_what_is_recorded_neither(
-    mode: Mode,
-) -> None:
+def test_closed_nothing_goes_on_what_is_recorded_neither(mode: Mode) -> None:
     run = attempt(outcome(HOLD), *MODES[mode])
-    run.stop(CommandDelayed("no answer"))
+    run.close()
     assert run.answer(HOLD, alone=True) is Answer.UNWIND
     assert run.answer(CHARGE, alone=False) is Answer.UNWIND
     run.park()
     assert run.answer(BOOK, alone=True) is Answer.UNWIND
     assert not run.unwound
     assert run.asked == {HOLD, CHARGE, BOOK}
-
-
-@EVERY_MODE
-def test_after_its_end_nothing_goes_on_what_is_recorded_neither(mode: Mode) -> None:
-    run = attempt(outcome(HOLD), *MODES[mode])
-    run.close()
-    assert run.answer(HOLD, alone=False) is Answer.UNWIND
-    assert run.answer(CHARGE, alone=False) is Answer.UNWIND
-    assert (run.unwound, run.stopped_by) == (False, None)
-
-
-def test_the_first_cause_decides_how_the_run_ends() -> None:
-    run = attempt()
-    first, second = CommandDelayed("first"), CommandDelayed("second")
-    run.stop(first)
-    run.stop(second)
-    assert run.stopped_by is first
 
 
 @pytest.mark.parametrize("first", [False, True])

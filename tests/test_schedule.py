@@ -13,6 +13,7 @@ from coordinator.errors import CommandBlocked, CommandDelayed
 from coordinator.model import Position, Retry, WorkflowId
 from coordinator.records import Accepted, Outcome
 from coordinator.runs import Run
+from coordinator.saga import Unknown
 from coordinator.schedule import STARTS_PER_TURN, Schedule
 from coordinator.state import WorkflowState
 
@@ -40,6 +41,14 @@ def workflow(number: int) -> Run:
 def learn(run_: Run, step: str) -> None:
     """Record an outcome: the run got further than the one before."""
     run_.state.apply(Outcome(run_.state.position, step, 0, b"\x01", 1))
+
+
+def delayed(
+    world: "World", run_: Run, *causes: BaseException, retry: Retry = RETRY
+) -> None:
+    """Put *run_* down, which left one step unknown for each of *causes*."""
+    unknown = [Unknown(f"step {number}", c, retry) for number, c in enumerate(causes)]
+    world.schedule.delayed(run_, unknown)
 
 
 class World:
@@ -115,7 +124,7 @@ def test_each_delay_without_progress_is_longer_up_to_the_longest() -> None:
         one = workflow(1)
         waits: list[float | None] = []
         for _ in range(6):
-            world.schedule.delayed(one, CommandDelayed("no answer"), RETRY)
+            delayed(world, one, CommandDelayed("no answer"))
             waits.append(world.due_in_s(one))
         assert waits == [1.0, 2.0, 4.0, 8.0, 10.0, 10.0]
         assert one.delays == 6
@@ -127,12 +136,12 @@ def test_a_run_that_got_further_begins_with_the_first_interval_again() -> None:
     async def work(world: World) -> None:
         one = workflow(1)
         for _ in range(3):
-            world.schedule.delayed(one, CommandDelayed("no answer"), RETRY)
+            delayed(world, one, CommandDelayed("no answer"))
         learn(one, "a.b")
-        world.schedule.delayed(one, CommandDelayed("no answer"), RETRY)
+        delayed(world, one, CommandDelayed("no answer"))
         assert world.due_in_s(one) == 1.0
         assert one.delays == 1
-        world.schedule.delayed(one, CommandDelayed("no answer"), RETRY)
+        delayed(world, one, CommandDelayed("no answer"))
         assert world.due_in_s(one) == 2.0
 
     in_world(work)
@@ -142,7 +151,7 @@ def test_the_policy_of_the_step_that_failed_decides() -> None:
     async def work(world: World) -> None:
         one = workflow(1)
         policy = Retry(first_s=7, longest_s=7, jitter=0)
-        world.schedule.delayed(one, ValueError("a bug"), policy)
+        delayed(world, one, ValueError("a bug"), retry=policy)
         assert world.due_in_s(one) == 7.0
 
     in_world(work)
@@ -155,7 +164,7 @@ def test_a_service_that_says_when_is_not_asked_earlier(
     async def work(world: World) -> None:
         one = workflow(1)
         cause = CommandDelayed("busy", retry_after_s=asked_s)
-        world.schedule.delayed(one, cause, RETRY)
+        delayed(world, one, cause)
         assert world.due_in_s(one) == wait_s
 
     in_world(work)
@@ -281,7 +290,7 @@ def blocked(world: World, count: int) -> list[Run]:
     """Let *count* workflows find payments blocked."""
     runs = [workflow(number) for number in range(count)]
     for one in runs:
-        world.schedule.delayed(one, CommandBlocked("payments"), RETRY)
+        delayed(world, one, CommandBlocked("payments"))
     return runs
 
 
@@ -297,10 +306,58 @@ def test_a_blocked_workflow_suspends_the_service_and_tries_again_slowly() -> Non
     in_world(work)
 
 
+def test_of_several_that_failed_the_one_that_waits_longest_decides() -> None:
+    async def work(world: World) -> None:
+        one = workflow(1)
+        long = Retry(first_s=5, jitter=0)
+        causes = [CommandDelayed("no answer"), CommandDelayed("busy", 3.0)]
+        unknown = [Unknown("a.b", cause, RETRY) for cause in causes]
+        world.schedule.delayed(one, unknown)
+        assert world.due_in_s(one) == 3.0
+        world.schedule.delayed(one, [Unknown("c.d", causes[0], long), *unknown])
+        assert world.due_in_s(one) == 10.0
+
+    in_world(work)
+
+
+@pytest.mark.parametrize("blocked_first", [True, False])
+def test_what_failed_beside_a_block_waits_its_time_without_a_try(
+    blocked_first: bool,
+) -> None:
+    async def work(world: World) -> None:
+        one, other = workflow(1), workflow(2)
+        causes = [CommandBlocked("payments"), CommandDelayed("busy", 5.0)]
+        delayed(world, one, *(causes if blocked_first else reversed(causes)))
+        delayed(world, other, CommandBlocked("payments"))
+        suspension = world.admission.suspensions["payments"]
+        assert list(suspension.waiting) == [one, other]
+        await asyncio.sleep(1.1)
+        assert world.names() == ["0-2"]
+        world.schedule.passed(other, "payments")
+        assert world.due_in_s(one) == 3.9
+        assert suspension.trying == set()
+        await asyncio.sleep(5)
+        assert world.started == close_to([("0-2", 1.0), ("0-1", 5.0)])
+
+    in_world(work)
+
+
+def test_what_failed_beside_a_block_once_is_not_waited_for_again() -> None:
+    async def work(world: World) -> None:
+        one, other = workflow(1), workflow(2)
+        delayed(world, other, CommandBlocked("payments"))
+        delayed(world, one, CommandBlocked("payments"), CommandDelayed("busy", 60.0))
+        delayed(world, one, CommandBlocked("payments"))
+        world.schedule.passed(other, "payments")
+        assert world.due_in_s(one) == FAST_S
+
+    in_world(work)
+
+
 def test_a_workflow_that_is_delayed_for_another_reason_waits_for_it_no_longer() -> None:
     async def work(world: World) -> None:
         (one,) = blocked(world, 1)
-        world.schedule.delayed(one, CommandDelayed("no answer"), RETRY)
+        delayed(world, one, CommandDelayed("no answer"))
         assert world.admission.suspensions == {}
 
     in_world(work)
@@ -344,7 +401,7 @@ def test_the_second_that_gets_through_changes_no_due_time() -> None:
     async def work(world: World) -> None:
         runs = blocked(world, 3)
         world.schedule.passed(runs[0], "payments")
-        world.schedule.delayed(runs[2], CommandDelayed("no answer"), RETRY)
+        delayed(world, runs[2], CommandDelayed("no answer"))
         world.admission.blocked("payments", runs[2])
         world.admission.suspensions["payments"].answering = True
         before = world.due_in_s(runs[2])
@@ -398,7 +455,7 @@ def test_a_service_that_fails_fast_is_asked_seldom_however_many_wait() -> None:
             while len(world.started) > world.seen:
                 one = runs[world.started[world.seen][0]]
                 world.seen += 1
-                world.schedule.delayed(one, CommandBlocked("payments"), RETRY)
+                delayed(world, one, CommandBlocked("payments"))
                 world.ended(one)
         # Two in each second, in the order in which they came.
         assert world.names() == [f"0-{number}" for number in range(20)]
@@ -447,7 +504,7 @@ def test_a_suspension_is_told_once_when_it_begins_and_once_when_it_ends(
 ) -> None:
     async def work(world: World) -> None:
         runs = blocked(world, 2)
-        world.schedule.delayed(runs[1], CommandBlocked("mail"), RETRY)
+        delayed(world, runs[1], CommandBlocked("mail"))
         begun = [
             f"service {name} is suspended: new commands that need it wait"
             for name in ("payments", "mail")

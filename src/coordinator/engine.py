@@ -368,9 +368,10 @@ class Engine:
         state = run.state
         if isinstance(verdict, saga.Delayed):
             run.patient = run.patient or verdict.missed
-            error = f"{verdict.step}: {describe(verdict.cause)}"
+            first = verdict.unknown[0]
+            error = f"{first.step}: {describe(first.cause)}"
             run.last_error = error[:ERROR_LENGTH_MAX]
-            self.schedule.delayed(run, verdict.cause, verdict.retry)
+            self.schedule.delayed(run, verdict.unknown)
             self.entrance.look()
         elif isinstance(verdict, saga.Stuck):
             reason = verdict.reason

@@ -35,12 +35,13 @@ from coordinator.saga import (
     Mode,
     Parked,
     Stuck,
+    Unknown,
     Verdict,
     undo_plan,
 )
 from coordinator.state import WorkflowState
 from coordinator.steps import Host, Steps
-from coordinator.workflow import Workflow
+from coordinator.workflow import Step, Workflow
 
 __all__ = ["MEND", "Execution"]
 
@@ -81,7 +82,6 @@ class Execution:
         self._state = state
         self._append = append
         self._failures = failures
-        self._failed_direction = _DO
 
     async def run(self) -> Verdict:
         """Run the command and return what came of it.
@@ -110,8 +110,6 @@ class Execution:
             await steps.settle()
         if steps.abandoned:
             raise asyncio.CancelledError
-        if isinstance(self._attempt.stopped_by, JournalError):
-            raise self._attempt.stopped_by
         try:
             verdict = self._judge(result, error) or await self._turn_back(error)
             if isinstance(verdict, Ended):
@@ -123,8 +121,8 @@ class Execution:
     def _judge(self, result: Any, error: BaseException | None) -> Verdict | None:
         """Say what came of it; None if the workflow turns back."""
         attempt = self._attempt
-        if attempt.stopped_by is not None:
-            return self._judge_stop(attempt.stopped_by)
+        if self.steps.failed:
+            return self._judge_failed(self.steps.failed)
         if self._state.aborting is not None or attempt.mode is _CANCELLING:
             return None
         if attempt.unwound:
@@ -134,17 +132,43 @@ class Execution:
         if attempt.refusal_in(error) is not None:
             return None
         if isinstance(error, CommandDelayed):
-            return self._judge_stop(error)
+            return self._judge_failed([(None, error)])
         return _stuck(f"exec raised {describe(error)}")
 
-    def _judge_stop(self, cause: BaseException) -> Verdict:
-        """Say what an unknown step, or a bug found in one, comes to."""
-        step = self.steps.failed
+    def _judge_failed(
+        self,
+        failed: Iterable[tuple[Step[Any] | None, BaseException]],
+        direction: Direction = _DO,
+    ) -> Delayed | Stuck:
+        """Say what unknown steps, and bugs found in some, come to.
+
+        Args:
+            failed: The steps, and why; None is `exec` itself.
+            direction: Of all of them.
+
+        Raises:
+            JournalError: One of the causes.
+        """
+        unknown: list[Unknown] = []
+        for step, cause in failed:
+            if isinstance(cause, JournalError):
+                raise cause
+            verdict = self._count(step, cause, direction)
+            if isinstance(verdict, Stuck):
+                return verdict
+            unknown.append(verdict)
+        missed = self.steps.cut_off and not self._attempt.patient
+        return Delayed(tuple(unknown), missed=missed)
+
+    def _count(
+        self, step: Step[Any] | None, cause: BaseException, direction: Direction
+    ) -> Unknown | Stuck:
+        """Count an end that nobody knows; it may be one too many."""
         name = f"{step.id}" if step is not None else "exec"
         if isinstance(cause, ConcurrentStepsError | DecodeError | EncodeError):
             return _stuck(f"{name}: {cause}{MEND}")
         policy = (step.retry_policy if step is not None else None) or self._host.retry
-        key = (step.id if step is not None else StepId("", 0), self._failed_direction)
+        key = (step.id if step is not None else StepId("", 0), direction)
         failures = self._failures.get(key, 0)
         if not isinstance(cause, CommandBlocked):
             failures += 1
@@ -152,13 +176,12 @@ class Execution:
             delayed = isinstance(cause, CommandDelayed)
             limit = policy.delays_max if delayed else policy.attempts_max
             if limit is not None and failures >= limit:
-                what = "" if self._failed_direction is _DO else "undo of "
+                what = "" if direction is _DO else "undo of "
                 return _stuck(
                     f"{what}{name} failed {failures} times, last: "
                     f"{describe(cause)}{self._standing()}"
                 )
-        missed = self.steps.cut_off and not self._attempt.patient
-        return Delayed(cause, name, policy, missed=missed)
+        return Unknown(name, cause, policy)
 
     def _standing(self) -> str:
         standing = self._state.standing()
@@ -255,7 +278,8 @@ class Execution:
     def _once_more(self, reason: str) -> Delayed:
         """Have it run again, patiently: this run missed what was started."""
         sometimes("patient run")
-        return Delayed(CommandDelayed(reason), "exec", self._host.retry, missed=True)
+        missed = Unknown("exec", CommandDelayed(reason), self._host.retry)
+        return Delayed((missed,), missed=True)
 
     def _missed(self, error: BaseException | None) -> Stuck | None:
         unknown = self._attempt.unknown()
@@ -300,12 +324,9 @@ class Execution:
                 if self.steps.abandoned:
                     # Whatever it raised as it was cut off: nobody asks any more.
                     raise asyncio.CancelledError from failure
-                self.steps.failed, self._failed_direction = step, Direction.UNDO
-                return self._judge_stop(
-                    CommandDelayed("the call was cancelled")
-                    if isinstance(failure, asyncio.CancelledError)
-                    else failure
-                )
+                if isinstance(failure, asyncio.CancelledError):
+                    failure = CommandDelayed("the call was cancelled")
+                return self._judge_failed([(step, failure)], Direction.UNDO)
         assert state.aborting is not None
         if state.cancelled is not None:
             reason = values.encode(state.aborting.reason)

@@ -324,8 +324,8 @@ class _Run:
 
     def _tell_stuck(self, stuck: Stuck) -> tuple[Prospect, str, tuple[Recorded, ...]]:
         failed = self._steps.failed
-        if isinstance(self._attempt.stopped_by, DecodeError) and failed is not None:
-            unreadable = self._recorded([failed.id])
+        if failed and isinstance(failed[0][1], DecodeError):
+            unreadable = self._recorded([failed[0][0].id])
             return Prospect.OUTCOME_UNREADABLE, stuck.reason, unreadable
         if stuck.missing:
             return Prospect.UNDO_LOST, stuck.reason, self._recorded(stuck.missing)

@@ -114,6 +114,7 @@ class Run:
         "known",
         "last_error",
         "log",
+        "not_before_s",
         "patient",
         "state",
         "task",
@@ -139,6 +140,9 @@ class Run:
         """Runs in a row that ended delayed without a new outcome."""
         self.known = 0
         """Outcomes that were recorded when the last run ended."""
+        self.not_before_s = 0.0
+        """If a service blocked it: it does not run sooner, though that answers, for the
+        sake of what failed beside; on the loop's clock."""
         self.last_error = ""
 
     def rest(self) -> None:

@@ -60,6 +60,7 @@ __all__ = [
     "Mode",
     "Parked",
     "Stuck",
+    "Unknown",
     "Unwind",
     "Verdict",
     "undo_plan",
@@ -102,12 +103,19 @@ class Ended(msgspec.Struct, frozen=True):
     finished: Finished
 
 
-class Delayed(msgspec.Struct, frozen=True):
-    """Nobody knows what became of a step: run again later."""
+class Unknown(msgspec.Struct, frozen=True):
+    """A step of which nobody knows whether it was done."""
 
-    cause: BaseException
     step: str
+    cause: BaseException
     retry: Retry
+
+
+class Delayed(msgspec.Struct, frozen=True):
+    """Nobody knows what became of a step, or of several: run again later."""
+
+    unknown: tuple[Unknown, ...]
+    """In the order in which they ended; at least one."""
     missed: bool = False
     """It missed steps that were started, or cut one off: the next run is to be
     patient."""
@@ -131,8 +139,6 @@ Verdict: TypeAlias = Ended | Delayed | Stuck | Parked
 class Attempt:
     """One run of `exec` over a workflow's recorded outcomes."""
 
-    stopped_by: BaseException | None = None
-    """Why no further step may go on: the first unknown step, or a bug."""
     closed = False
     """No step goes on any more: one became unknown, or the run ended."""
     parked = False
@@ -228,14 +234,8 @@ class Attempt:
             self.unwound = True
         return _UNWIND
 
-    def stop(self, cause: BaseException) -> None:
-        """Let no further step go on: *cause* decides how this run ends."""
-        self.closed = True
-        if self.stopped_by is None:
-            self.stopped_by = cause
-
     def close(self) -> None:
-        """Let no further step go on: the run has ended."""
+        """Let no further step go on: one became unknown, or the run has ended."""
         self.closed = True
 
     def cancel(self) -> None:

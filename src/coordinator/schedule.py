@@ -6,17 +6,19 @@ delayed(run) --> due after the slow interval --> start
    '-- blocked by a service --------> parked ------'
                 |                                  ^
 passed(service) '--> due after the fast interval --'
+                     and that of what failed beside
 """
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from coordinator.admission import Admission
 from coordinator.errors import CommandBlocked, CommandDelayed
 from coordinator.model import Random, Retry
 from coordinator.retry import DueQueue, fast_interval_s, slow_interval_s
 from coordinator.runs import Run
+from coordinator.saga import Unknown
 
 __all__ = ["Schedule"]
 
@@ -99,18 +101,30 @@ class Schedule:
         attempt = max(0, run.delays - 1)
         self._push(run, slow_interval_s(retry, attempt, self._random))
 
-    def delayed(self, run: Run, cause: BaseException, retry: Retry) -> None:
-        """Run *run* again some time: *cause* left a step of it unknown."""
+    def delayed(self, run: Run, unknown: Iterable[Unknown]) -> None:
+        """Run *run* again some time: it left *unknown*, each of which waits its own."""
         known = len(run.state.outcomes)
         run.delays = run.delays + 1 if known == run.known else 1
         run.known = known
-        if isinstance(cause, CommandBlocked):
-            self._admission.blocked(cause.service, run)
-        elif self._admission.suspensions:
+        wait_s = failed_s = 0.0
+        services: list[str] = []
+        for one in unknown:
+            one_s = slow_interval_s(one.retry, run.delays - 1, self._random)
+            cause = one.cause
+            if isinstance(cause, CommandDelayed) and cause.retry_after_s is not None:
+                one_s = max(one_s, cause.retry_after_s)
+            if isinstance(cause, CommandBlocked):
+                services.append(cause.service)
+            else:
+                failed_s = max(failed_s, one_s)
+            wait_s = max(wait_s, one_s)
+        for service in services:
+            self._admission.blocked(service, run)
+        if not services and self._admission.suspensions:
             self._admission.left(run)
-        wait_s = slow_interval_s(retry, run.delays - 1, self._random)
-        if isinstance(cause, CommandDelayed) and cause.retry_after_s is not None:
-            wait_s = max(wait_s, cause.retry_after_s)
+        run.not_before_s = 0.0
+        if services and failed_s:
+            run.not_before_s = self._loop.time() + failed_s
         self._push(run, wait_s)
         self._tell()
 
@@ -136,8 +150,13 @@ class Schedule:
             self._tell()
 
     def _try(self, run: Run, now_s: float) -> None:
-        """Have *run* start after the fast interval if it may try; else it is parked."""
-        if self._admission.try_or_park(run, now_s):
+        """Have *run* start after the fast interval if it may try; else it is parked.
+
+        If something else failed in it, it waits for that, and takes no try meanwhile.
+        """
+        if run.not_before_s > now_s:
+            self._due.push(run, run.not_before_s)
+        elif self._admission.try_or_park(run, now_s):
             self._due.push(run, now_s + fast_interval_s(self._retry, self._random))
 
     def _unpark(self) -> None:

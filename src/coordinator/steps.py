@@ -93,8 +93,8 @@ class Steps(Reins):
     Its reins are cut if `exec` catches what is to end it, again and again.
     """
 
-    failed: Step[Any] | None = None
-    """The first step of which nobody knows, or in which a bug was found."""
+    failed: tuple[tuple[Step[Any], BaseException], ...] = ()
+    """The steps of which nobody knows, or that have a bug, and why; in order."""
     cut_off = False
     """User code cancelled a call of `exec`'s own task, of which nobody knows now."""
     abandoned = False
@@ -290,9 +290,10 @@ class Steps(Reins):
             # The call was cut off, so nobody knows.
             self.cut_off = True
             cause = CommandDelayed("the call was cancelled")
-        if self.attempt.stopped_by is None:
-            self.failed = step
-        self.attempt.stop(cause)
+            if self.failed:
+                return  # since another failed, which counts: not for its own sake
+        self.failed += ((step, cause),)
+        self.attempt.close()
         self._release()
 
     # -- outcomes that are held ------------------------------------------------------

@@ -1,7 +1,7 @@
 """Bugs of who comes in, who runs when, and who is told; and of the circuit breaker."""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
@@ -19,6 +19,7 @@ from coordinator.model import Random, Retry
 from coordinator.operators import Operators
 from coordinator.retry import DueQueue, slow_interval_s
 from coordinator.runs import Run
+from coordinator.saga import Unknown
 from coordinator.schedule import Schedule
 
 __all__ = ["BUGS"]
@@ -87,10 +88,8 @@ def any_jitter(retry: Retry, attempt: int, random: Random) -> float:
 DELAYED = Schedule.delayed
 
 
-def undo_without_interval(
-    self: Schedule, run: Any, cause: BaseException, retry: Retry
-) -> None:
-    DELAYED(self, run, cause, retry)
+def undo_without_interval(self: Schedule, run: Any, unknown: Iterable[Unknown]) -> None:
+    DELAYED(self, run, unknown)
     if run.state.aborting is not None:
         self._push(run, 0.0125)
 

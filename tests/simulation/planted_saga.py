@@ -58,7 +58,7 @@ def key_without_direction(
     return f"{journal_id}/{workflow_id}/{step.name}/{step.occurrence}"
 
 
-def never_sticky(_attempt: saga.Attempt, _cause: BaseException) -> None: ...
+def never_sticky(_steps: Steps, _step: Any, _cause: BaseException) -> None: ...
 
 
 def hand_over_at_once(_attempt: saga.Attempt, _step: Any) -> None: ...
@@ -139,23 +139,25 @@ def refusal_of_no_class(data: bytes) -> Refused:
     return Refused(refusal.reason, refusal.details)
 
 
-JUDGE_STOP = Execution._judge_stop
+JUDGE_FAILED = Execution._judge_failed
 
 
-def delayed_is_the_end(self: Execution, cause: BaseException) -> saga.Verdict:
-    verdict = JUDGE_STOP(self, cause)
+def delayed_is_the_end(
+    self: Execution, failed: Any, direction: Direction = Direction.DO
+) -> saga.Verdict:
+    verdict = JUDGE_FAILED(self, failed, direction)
     return saga.Parked() if isinstance(verdict, saga.Delayed) else verdict
 
 
-def undo_for_ever(self: Execution, cause: BaseException) -> saga.Verdict:
-    verdict = JUDGE_STOP(self, cause)
-    step = self.steps.failed
-    if (
-        isinstance(verdict, saga.Stuck)
-        and step is not None
-        and self._failed_direction is Direction.UNDO
-    ):
-        return saga.Delayed(cause, f"{step.id}", self._host.retry)
+COUNT = Execution._count
+
+
+def undo_for_ever(
+    self: Execution, step: Any, cause: BaseException, direction: Direction
+) -> saga.Unknown | saga.Stuck:
+    verdict = COUNT(self, step, cause, direction)
+    if isinstance(verdict, saga.Stuck) and direction is Direction.UNDO:
+        return saga.Unknown(f"{step.id}", cause, self._host.retry)
     return verdict
 
 
@@ -239,8 +241,8 @@ BUGS = [
     ),
     Bug(
         "user code may swallow a delay",
-        saga.Attempt,
-        "stop",
+        Steps,
+        "_stop",
         instead(never_sticky),
         frozenset({"unrecorded", "leftover", "unfinished", "state"}),
     ),
@@ -346,7 +348,7 @@ BUGS = [
     Bug(
         "an undo is tried for ever",
         Execution,
-        "_judge_stop",
+        "_count",
         instead(undo_for_ever),
         frozenset({"endless"}),
         museum="seata #5077",
@@ -355,7 +357,7 @@ BUGS = [
     Bug(
         "who is delayed is parked",
         Execution,
-        "_judge_stop",
+        "_judge_failed",
         instead(delayed_is_the_end),
         frozenset({"hurry", "unfinished", "bound"}),
     ),
