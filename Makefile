@@ -52,7 +52,8 @@ COUNT  ?=
 .PHONY: torture
 torture: $(STAMP) ## real kills, faults and damage; ONLY=kill COUNT=2000 SEED=1, or all
 	$(BIN)/python -m tests.torture $(ONLY) $(if $(COUNT),--count $(COUNT)) \
-	  $(if $(SEED),--seed $(SEED))
+	  $(if $(SEED),--seed $(SEED)) $(if $(JOBS),--jobs $(JOBS)) \
+	  $(if $(FOLDER),--folder $(FOLDER))
 
 .PHONY: coverage
 coverage: $(STAMP) ## branch coverage; the pure core and the journal must have all of it

@@ -17,7 +17,7 @@ import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
 import msgspec
@@ -41,12 +41,23 @@ class Ended(NamedTuple):
         return msgspec.json.decode(self.stdout)
 
 
+class Process(Protocol):
+    """What a `Server` needs of one, whoever started it."""
+
+    @property
+    def pid(self) -> int: ...
+
+    def send_signal(self, number: signal.Signals, /) -> None: ...
+
+    def kill(self) -> None: ...
+
+    async def wait(self) -> int: ...
+
+
 class Server:
     """A running ``coordinator serve``; `serving` makes one."""
 
-    def __init__(
-        self, process: asyncio.subprocess.Process, ready: dict[str, Any], errors: Path
-    ) -> None:
+    def __init__(self, process: Process, ready: dict[str, Any], errors: Path) -> None:
         self.process = process
         self.ready = ready
         """What it printed with ``--json``."""

@@ -8,9 +8,13 @@ The time of each kill is drawn from when the server is ready (some are killed wh
 recover), or from when it has answered a few more orders (a busy machine gets nothing
 done in a short life).
 
-**What it proves.** All of it together, as it is installed: intake, engine, journal,
-gateways, three processes and two protocols. Where `nth` knows the moment and has the
-code under a tap, here nothing is in between, and the moment is anybody's.
+The servers that are killed are forks of a process that has imported everything; the
+one that is left alone is started as people start it.
+
+**What it proves.** All of it together, as it is installed: command line, intake,
+engine, journal, gateways, three processes and two protocols. Where `nth` knows the
+moment and has the code under a tap, here nothing is in between, and the moment is
+anybody's.
 
 **How it judges.** The customers ask again, by key, for whatever had no answer, and in
 the end for everything. Then the history checker reads what they wrote down, the
@@ -49,7 +53,7 @@ async def _live_and_die(folder: Path, chance: random.Random) -> None:
     async with World.started(folder) as world:
         customers = world.customers
         for number in range(LIVES):
-            async with world.server() as server, asyncio.TaskGroup() as group:
+            async with world.fork() as server, asyncio.TaskGroup() as group:
                 shopping = group.create_task(customers.shop(server))
                 if number % 2:
                     enough = customers.answered + 3

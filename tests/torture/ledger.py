@@ -18,7 +18,7 @@ import sqlite3
 import time
 from collections.abc import Iterable
 from contextlib import closing
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 __all__ = ["SERVICES", "Answer", "Effect", "Known", "Ledger", "decide", "read_ledger"]
@@ -108,10 +108,10 @@ class Ledger:
     def put_back(self, keys: Iterable[Known], world: Iterable[Effect]) -> None:
         """Have it say this, as it did at an earlier moment."""
         self._database.executemany(
-            "insert into keys values (?, ?, ?, ?, ?, ?, ?)", map(astuple, keys)
+            "insert into keys values (?, ?, ?, ?, ?, ?, ?)", map(_row, keys)
         )
         self._database.executemany(
-            "insert into world values (null, ?, ?, ?, ?, ?)", map(astuple, world)
+            "insert into world values (null, ?, ?, ?, ?, ?)", map(_row, world)
         )
 
     def read(self) -> tuple[list[Known], list[Effect]]:
@@ -126,6 +126,10 @@ class Ledger:
     def close(self) -> None:
         """Close the file."""
         self._database.close()
+
+
+def _row(row: Known | Effect) -> tuple[object, ...]:
+    return tuple(vars(row).values())  # dataclasses.astuple copies deeply: 30 us, not 1
 
 
 def read_ledger(path: Path) -> tuple[list[Known], list[Effect]]:

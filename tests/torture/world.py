@@ -2,6 +2,7 @@
 
 async with World.started(folder) as world:
     async with world.server() as server: ...      a `coordinator serve`
+    async with world.fork() as server: ...        the same, at a third of the cost
     await world.shop(server)                      until the server dies
     await world.heal()                            asks again for all, by key
 """
@@ -16,6 +17,7 @@ from sys import executable
 
 import msgspec
 from tests.processes import TIMEOUT_S, Server, serving
+from tests.torture.forked import forked
 from tests.torture.history import History, Value
 from tests.torture.sagas import Order, OrderFailed, Receipt, make_order
 
@@ -141,6 +143,11 @@ class World:
             journal=JOURNAL,
             env=self._env,
         )
+
+    def fork(self) -> AbstractAsyncContextManager[Server]:
+        """Start a server that is a fork; see `tests.torture.forked`."""
+        target = "tests.torture.app:coordinator"
+        return forked(self.folder, target, JOURNAL, self._env)
 
     async def heal(self) -> None:
         """Have one more server finish everything, and stop it in order."""
