@@ -20,7 +20,7 @@ and what the journal said is durable. ``docs/simulation.md`` has the same list.
     state        records follow one another that can't
     twice        one key, two workflows
     hurry        an unknown call is made again sooner than the policy says; see `pacing`
-    endless      an unknown undo is made again more often than the policy says
+    endless      an unknown call is made again more often than the policy says
     order        commands of one type come in otherwise than they were offered
     bound        more is in memory, kept or under way than may be; see `admitted`
     breaker      a call is let through, or turned away, that should not be; see
@@ -64,6 +64,9 @@ from coordinator.records import (
 )
 
 __all__ = ["Checker", "Violation", "check"]
+
+OWN_POLICY = ("Keyed", "inventory.reserve")
+"""The one step with a policy of its own, see `commands`; it has no limits."""
 
 
 @dataclass(frozen=True)
@@ -262,7 +265,9 @@ class Checker:
         workflow.calls[key] = int(direction)
         workflow.cut_off.discard(key)
         for problem in self._patience.begin(int(position), key):
-            self._violated("endless", f"undo of {step} of workflow {id_} {problem}")
+            self._violated(
+                "endless", f"{_way(direction)} {step} of workflow {id_} {problem}"
+            )
         hurry = self._pacing.begin(int(position), key, event.at)
         if hurry:
             self._violated(
@@ -315,13 +320,11 @@ class Checker:
             return
         workflow = self.workflows[known[0]]
         workflow.calls.pop(key, None)
-        if "CommandBlocked" in fate:
-            self._pacing.blocked(known[0], event.at)
-        elif fate.startswith("unknown"):
+        if fate.startswith("unknown") and "CommandBlocked" not in fate:
             self._pacing.unknown(known[0], key, event.at)
+            if (workflow.accepted.type, known[1]) != OWN_POLICY:
+                self._patience.unknown(known[0], key, fate)
         undo = known[3] == Direction.UNDO
-        if undo and fate.startswith("unknown") and "CommandBlocked" not in fate:
-            self._patience.unknown(known[0], key, fate)
         # A thread may be done, and its result come too late for whoever waited.
         threaded = event.fields.get("threaded", False)
         if not threaded and (fate == "done" or (fate == "refused" and not undo)):
@@ -329,8 +332,6 @@ class Checker:
 
     def _gate_turns_away(self, event: Event) -> None:
         self._gate.turns_away(event)
-        position = parse_workflow_id(event.fields["workflow"])[1]
-        self._pacing.blocked(int(position), event.at)
 
     def _exec_saw(self, event: Event) -> None:
         key = event.fields["key"]

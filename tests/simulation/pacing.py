@@ -6,12 +6,10 @@ Never sooner than the policy says:
                                                 less the jitter
 
 "In a row": since the workflow last got an outcome recorded. Excused is a repeat which a
-person asked for, that of another process, and one after a block, since whoever waits
-for a service that answers again is due at once.
+person asked for, and that of another process. A block is no unknown end: whoever waits
+for a service that answers again is due at once, but for what failed beside it.
 
-Never more often than it says, in this process and until a person has a word: told of
-undos alone, of which one at a time is called. Of steps that are called together the
-engine counts the first that ends unknown, and which one that is only it knows.
+Never more often than it says, in this process and until a person has a word.
 """
 
 from collections import Counter
@@ -48,8 +46,6 @@ class _Calls:
     """Keys whose last call ended unknown, and when."""
     counts: dict[str, int] = field(default_factory=dict[str, int])
     """How often in a row."""
-    begun: dict[str, int] = field(default_factory=dict[str, int])
-    blocked_at: int = -1
 
 
 class Pacing:
@@ -70,10 +66,8 @@ class Pacing:
     def begin(self, workflow: int, key: str, at: int) -> str:
         """Note that *key* is called; return what is wrong with that."""
         calls = self._workflows.setdefault(workflow, _Calls())
-        blocked = calls.blocked_at >= calls.begun.get(key, 0)
-        calls.begun[key] = at
         ended_at = calls.unknown.pop(key, None)
-        if ended_at is None or blocked:
+        if ended_at is None:
             return ""
         count = max(1, calls.counts.get(key, 0))
         waited_us, least_us = at - ended_at, self._shortest(count)
@@ -90,11 +84,6 @@ class Pacing:
         calls.unknown[key] = at
         calls.counts[key] = calls.counts.get(key, 0) + 1
 
-    def blocked(self, workflow: int, at: int) -> None:
-        """Note that the workflow found a service blocked."""
-        self.excuse(workflow)
-        self._workflows.setdefault(workflow, _Calls()).blocked_at = at
-
     def excuse(self, workflow: int) -> None:
         """Note that a person had a word with the workflow."""
         calls = self._workflows.get(workflow)
@@ -110,10 +99,10 @@ class Pacing:
 
 
 class Patience:
-    """Follows how often each undo ended unknown.
+    """Follows how often each call ended unknown.
 
     Args:
-        retry: The policy of undos.
+        retry: The policy.
     """
 
     def __init__(self, retry: Retry) -> None:
@@ -133,7 +122,7 @@ class Patience:
             self._given_up.pop(key, None)
 
     def unknown(self, workflow: int, key: str, fate: str) -> None:
-        """Note that an undo ended so, and nobody knows."""
+        """Note that a call of *key* ended so, and nobody knows."""
         counts = self._counts.setdefault(workflow, Counter())
         counts[key] += 1
         delayed = any(name in fate for name in _DELAYS)
@@ -142,7 +131,7 @@ class Patience:
             self._given_up[key] = counts[key]
 
     def begin(self, workflow: int, key: str) -> Iterator[str]:
-        """Yield what is wrong with calling the undo of *key*."""
+        """Yield what is wrong with calling *key*."""
         if key in self._given_up:
             count = self._given_up[key]
             yield f"is called again, having been unknown {count} times; nobody asked"

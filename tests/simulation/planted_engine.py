@@ -94,6 +94,14 @@ def undo_without_interval(self: Schedule, run: Any, unknown: Iterable[Unknown]) 
         self._push(run, 0.0125)
 
 
+TRY = Schedule._try
+
+
+def try_at_once(self: Schedule, run: Any, now_s: float) -> None:
+    run.not_before_s = 0.0
+    TRY(self, run, now_s)
+
+
 START = Engine._start
 
 
@@ -327,6 +335,13 @@ BUGS = [
         instead(no_interval),
         frozenset({"hurry", "unfinished"}),
         museum="dtm #306",
+    ),
+    Bug(
+        "what failed beside a block waits no longer than that",
+        Schedule,
+        "_try",
+        instead(try_at_once),
+        frozenset({"hurry"}),
     ),
     Bug(
         "undo without an interval",

@@ -161,6 +161,12 @@ def undo_for_ever(
     return verdict
 
 
+def first_alone_counts(
+    self: Execution, failed: Any, direction: Direction = Direction.DO
+) -> saga.Verdict:
+    return JUDGE_FAILED(self, list(failed)[:1], direction)
+
+
 LEFT = frozenset({"leftover", "unfinished", "unrecorded"})
 
 BUGS = [
@@ -353,6 +359,13 @@ BUGS = [
         frozenset({"endless"}),
         museum="seata #5077",
         first=7090,
+    ),
+    Bug(
+        "of steps that fail together the first alone counts",
+        Execution,
+        "_judge_failed",
+        instead(first_alone_counts),
+        frozenset({"hurry", "endless"}),
     ),
     Bug(
         "who is delayed is parked",

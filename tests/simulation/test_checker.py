@@ -88,6 +88,22 @@ class Script:
     def answer(self, *, undo: bool = False, fate: str = "done") -> None:
         self.add("call.end", key=f"{KEY}/undo" if undo else KEY, fate=fate)
 
+    def find_blocked(self) -> None:
+        """Have another step of the order say that its service is blocked."""
+        key = "j/0-1/payments.charge/0"
+        self.add(
+            "call.begin",
+            key=key,
+            workflow="0-1",
+            step="payments.charge",
+            occurrence=0,
+            direction=0,
+            operation="charge",
+            epoch=1,
+            undoes="",
+        )
+        self.add("call.end", key=key, fate="unknown: CommandBlocked('payments')")
+
     def outcome(self, *, undo: bool = False) -> None:
         direction = Direction.UNDO if undo else Direction.DO
         self.durable(Outcome(1, "inventory.reserve", 0, REPLY, 0, direction))
@@ -161,6 +177,19 @@ def test_an_unknown_call_that_is_repeated_at_once() -> None:
     script.outcome()
     script.finish()
     assert script.kinds() == ["hurry"]
+
+
+def test_an_unknown_call_that_is_repeated_as_soon_as_a_service_answers() -> None:
+    script = Script(Retry(first_s=0.01))
+    script.start()
+    script.accept()
+    script.call()
+    script.answer(fate="unknown: lost")
+    script.find_blocked()
+    script.find_blocked()
+    assert script.checker.violations == []
+    script.call()
+    assert [one.kind for one in script.checker.violations] == ["hurry"]
 
 
 def test_an_acknowledged_record_that_is_gone(script: Script) -> None:
@@ -605,17 +634,20 @@ def test_nobody_may_wait_for_a_coordinator_that_was_closed(script: Script) -> No
         ("CommandBlocked('shipping')", 3, []),
     ],
 )
-def test_an_undo_is_tried_no_more_often_than_its_policy_says(
-    error: str, tries: int, kinds: list[str]
+@pytest.mark.parametrize("undo", [False, True])
+def test_a_call_is_made_no_more_often_than_its_policy_says(
+    error: str, tries: int, kinds: list[str], undo: bool
 ) -> None:
-    retry = Retry(first_s=1e-9, longest_s=1.0, attempts_max=2, delays_max=None)
-    script = Script(retry)
+    script = Script(Retry(first_s=1e-9, longest_s=1.0, attempts_max=2))
     script.start()
-    run_forward(script)
-    script.abort()
+    if undo:
+        run_forward(script)
+        script.abort()
+    else:
+        script.accept()
     for _ in range(tries):
-        script.call(undo=True)
-        script.answer(undo=True, fate=f"unknown: {error}")
+        script.call(undo=undo)
+        script.answer(undo=undo, fate=f"unknown: {error}")
     assert [one.kind for one in script.checker.violations] == kinds
 
 

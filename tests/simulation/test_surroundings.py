@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import weakref
 from collections import Counter
 from collections.abc import Coroutine
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from tests.simulation.history import History
 from tests.simulation.pacing import Pacing, shortest_us
 from tests.simulation.run import simulate
+from tests.simulation.surroundings import steady_garbage
 from tests.simulation.tap import PortFaults, TappedJournal, TappedPartition
 from tests.simulation.wall_clock import DRIFT_S_MAX, WallClock
 
@@ -59,9 +61,24 @@ def test_progress_and_people_make_intervals_short_again() -> None:
     pacing.unknown(1, "k", 700)
     pacing.excuse(1)
     assert pacing.begin(1, "k", 700) == ""
-    pacing.unknown(1, "k", 700)
-    pacing.blocked(1, 700)
-    assert pacing.begin(1, "k", 701) == ""
+
+
+class Knot:
+    """Refers to itself: only the collector ends it."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+
+def test_what_a_seed_leaves_is_gone_when_the_next_has_run() -> None:
+    def run_a_seed() -> "weakref.ref[Knot]":
+        with steady_garbage():
+            knot = Knot()
+        return weakref.ref(knot)  # alive until here, as all that a seed made
+
+    left = run_a_seed()
+    with steady_garbage():
+        assert left() is None
 
 
 async def opened(faults: PortFaults) -> tuple[TappedJournal, TappedPartition]:
