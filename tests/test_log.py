@@ -250,6 +250,9 @@ def test_a_journal_that_makes_no_sense_is_refused_and_let_go(what: str) -> None:
             with pytest.raises(JournalDamagedError, match="makes no sense") as caught:
                 await opened(journal)
             assert caught.value.path == "partition 0"
+            said = str(caught.value)
+            assert said.endswith("let `coordinator journal repair` say what is lost")
+            assert said.count("`coordinator ") == 1  # nothing else helps in each case
 
     run(main())
 

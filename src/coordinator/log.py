@@ -294,7 +294,6 @@ async def _recover(partition: Partition, options: LogOptions) -> PartitionState:
         raise JournalDamagedError(
             f"partition {partition.number}",
             0,
-            f"{what} is intact and makes no sense: {error}; `coordinator journal dump "
-            f"--partition {partition.number}` shows what is there",
+            f"{what} is intact and makes no sense: {error}",
         ) from error
     return state
