@@ -116,8 +116,11 @@ async def _finish(
 class Reins:
     """By which a coroutine can be kept from running on."""
 
-    cut: BaseException | None = None
-    """Why it must not run any more."""
+    __slots__ = ("cut",)
+
+    def __init__(self) -> None:
+        self.cut: BaseException | None = None
+        """Why it must not run any more."""
 
 
 _LOOSE = Reins()

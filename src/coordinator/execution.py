@@ -56,6 +56,16 @@ _DO, _CANCELLING, _COMPLETED = Direction.DO, Mode.CANCELLING, EndStatus.COMPLETE
 class Execution:
     """One run of `exec`. Made for one use."""
 
+    __slots__ = (
+        "_append",
+        "_attempt",
+        "_command",
+        "_failures",
+        "_host",
+        "_state",
+        "steps",
+    )
+
     def __init__(
         self,
         command: Any,

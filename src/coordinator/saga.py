@@ -139,22 +139,27 @@ Verdict: TypeAlias = Ended | Delayed | Stuck | Parked
 class Attempt:
     """One run of `exec` over a workflow's recorded outcomes."""
 
-    closed = False
-    """No step goes on any more: one became unknown, or the run ended."""
-    parked = False
-    """Nothing further starts: the process is about to stop."""
-    ending = False
-    """`exec` ended: only what was started before is called again."""
-    unwound = False
-    """A step was not started, or the run interrupted: what `exec` returns or raises
-    after that says nothing."""
-    numbered = 0
-    """How many steps were made; see `forgotten`."""
-    turning = False
-    """Whether a step that just ended must not give control back to `exec`."""
-    _turned = False
-    _alone: StepId | None = None
-    """The running call of `exec`'s own task that no `Started` names."""
+    # Slots: before Python 3.12 a default kept by the class is looked up the long way.
+    __slots__ = (
+        "_alone",
+        "_counts",
+        "_doubt",
+        "_given_away",
+        "_ranks",
+        "_refusals",
+        "_running",
+        "_state",
+        "_turned",
+        "asked",
+        "awaited",
+        "closed",
+        "ending",
+        "mode",
+        "parked",
+        "patient",
+        "turning",
+        "unwound",
+    )
 
     def __init__(
         self, state: WorkflowState, *, first: bool = False, patient: bool = False
@@ -169,37 +174,63 @@ class Attempt:
                 started behind it.
         """
         self.mode = _FORWARD
+        self.turning = False
+        """Whether a step that just ended must not give control back to `exec`."""
         if state.aborting is not None or state.cancelled is not None:
             self.mode = _CANCELLING if state.aborting is None else _ABORTING
             self.turning = True
+        self.closed = False
+        """No step goes on any more: one became unknown, or the run ended."""
+        self.parked = False
+        """Nothing further starts: the process is about to stop."""
+        self.ending = False
+        """`exec` ended: only what was started before is called again."""
+        self.unwound = False
+        """A step was not started, or the run interrupted: what `exec` returns or raises
+        after that says nothing."""
         self.asked: set[StepId] = set()
         """Every step that this run asked for."""
-        self._state = state
-        self._doubt = not first
-        self.patient = patient
-        self._counts: dict[str, int] = {}
-        self._running: dict[str, StepId] = {}
-        self._refusals: list[tuple[int, Refused]] = []
-        self.awaited = dict(state.started)
+        self.awaited = dict(state.started) if state.started else {}
         """The steps that were started and that this run has not asked for yet, or that
         `exec`'s own task is calling, in the order of the journal; how many outcomes
         were recorded before each."""
+        self.patient = patient
+        self._state = state
+        self._doubt = not first
+        self._turned = False
+        self._counts: dict[str, int] = {}
+        self._given_away = 0
+        """Numbers in `_counts` whose step was given another name too late for another
+        to have them."""
+        self._alone: StepId | None = None
+        """The running call of `exec`'s own task that no `Started` names. It is not
+        among `_running`: the common case is neither put in nor taken out."""
+        self._running: dict[str, StepId] = {}
+        self._refusals: list[tuple[int, Refused]] = []
         self._ranks: dict[OutcomeKey, int] = {}
 
     def number(self, first: StepId) -> StepId:
         """Return the identity of the next step of the name of *first*."""
-        name = first[0]
-        occurrence = self._counts.get(name, 0)
-        self._counts[name] = occurrence + 1
-        self.numbered += 1
-        return StepId(name, occurrence) if occurrence else first
+        counts, name = self._counts, first[0]
+        if name in counts:
+            occurrence = counts[name]
+            counts[name] = occurrence + 1
+            return StepId(name, occurrence)
+        counts[name] = 1
+        return first
 
     def renumber(self, step: StepId, name: str) -> StepId:
         """Give *step* another name; its old number goes to the next of the old name."""
-        self.numbered -= 1
         if self._counts[step.name] == step.occurrence + 1:
             self._counts[step.name] = step.occurrence
+        else:
+            self._given_away += 1
         return self.number(StepId(name, 0))
+
+    @property
+    def numbered(self) -> int:
+        """How many steps were made; see `forgotten`."""
+        return sum(self._counts.values()) - self._given_away
 
     def answer(self, step: StepId, *, alone: bool) -> Answer:
         """Say what is to happen with *step*, which `exec` now waits for.
@@ -266,28 +297,31 @@ class Attempt:
         Raises:
             ConcurrentStepsError: Another step of its name is being called.
         """
-        running = self._running
-        if step[0] in running:
+        running, first = self._running, self._alone
+        if step[0] in running or (first is not None and step[0] == first[0]):
             raise ConcurrentStepsError(step.name)
-        running[step[0]] = step
         if alone:
             # What an earlier process left open without a word is this one.
             self._doubt = False
-            if len(running) == 1:
+            if first is None and not running:
                 self._alone = step
                 return ()
-        steps = (step,) if self._alone is None else (self._alone, step)
-        self._alone = None
+        running[step.name] = step
+        steps: tuple[StepId, ...] = (step,)
+        if first is not None:
+            running[first.name] = first
+            self._alone = None
+            steps = (first, step)
         return tuple(step for step in steps if step not in self._state.started)
 
     def end(self, step: StepId) -> None:
         """Note that the call of *step* is over."""
         if self.awaited:
             self.awaited.pop(step, None)
-        if self._running.get(step[0]) == step:
-            del self._running[step[0]]
         if self._alone is step:
             self._alone = None
+        elif self._running.get(step.name) == step:
+            del self._running[step.name]
 
     def holds(self, step: StepId) -> int | None:
         """Say whether the outcome of *step* is to be kept from `exec` for now.

@@ -93,15 +93,30 @@ class Steps(Reins):
     Its reins are cut if `exec` catches what is to end it, again and again.
     """
 
-    failed: tuple[tuple[Step[Any], BaseException], ...] = ()
-    """The steps of which nobody knows, or that have a bug, and why; in order."""
-    cut_off = False
-    """User code cancelled a call of `exec`'s own task, of which nobody knows now."""
-    abandoned = False
-    _task: asyncio.Task[Any] | None = None
-    _inline = False
-    _released = False
-    """Nothing is kept from `exec` any more: it ended, or is about to."""
+    __slots__ = (
+        "_append",
+        "_calls",
+        "_epoch",
+        "_failures",
+        "_held",
+        "_holds",
+        "_host",
+        "_inline",
+        "_journal_id",
+        "_loop",
+        "_released",
+        "_state",
+        "_task",
+        "_tell_passed",
+        "_unwinds",
+        "abandoned",
+        "attempt",
+        "cut_off",
+        "failed",
+        "number",
+        "renumber",
+        "undoable",
+    )
 
     def __init__(
         self,
@@ -127,7 +142,14 @@ class Steps(Reins):
             failures: How often each step was unknown in a row; kept between runs.
             passed: Called with the name of a service that answered.
         """
+        self.cut = None
         self.attempt = attempt
+        self.failed: tuple[tuple[Step[Any], BaseException], ...] = ()
+        """The steps of which nobody knows, or that have a bug, and why; in order."""
+        self.cut_off = False
+        """User code cancelled a call of `exec`'s own task, of which nobody knows
+        now."""
+        self.abandoned = False
         self.undoable: dict[StepId, Step[Any]] = {}
         """The steps asked for that have an undo."""
         self.number, self.renumber = attempt.number, attempt.renumber
@@ -142,6 +164,10 @@ class Steps(Reins):
         self._epoch = epoch
         self._failures = failures
         self._tell_passed = passed
+        self._task: asyncio.Task[Any] | None = None
+        self._inline = False
+        self._released = False
+        """Nothing is kept from `exec` any more: it ended, or is about to."""
         self._calls: dict[asyncio.Task[Any], None] = {}  # in order: a seed repeats
         self._held: list[tuple[int, int, asyncio.Future[None]]] = []
         self._holds = 0
