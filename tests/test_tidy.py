@@ -51,6 +51,7 @@ TESTS_ELSEWHERE: dict[str, str] = {
     "coordinator/engine.py": "engine/test_door.py",
     "coordinator/entrance.py": "engine/test_door.py",
     "coordinator/execution.py": "engine/test_exec.py",
+    "coordinator/host.py": "engine/test_exec.py",
     "coordinator/journals/segments/files.py": "journals/test_store.py",
     "coordinator/journals/segments/reading.py": "journals/test_recovery.py",
     "coordinator/journals/segments/rebuild.py": "test_mending.py",

@@ -4,7 +4,7 @@ import asyncio
 import functools
 import math
 import re
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import Any, TypeVar
 
 import msgspec
@@ -242,10 +242,10 @@ def test_only_what_lives_as_long_as_the_receiver_is_remembered() -> None:
 
     for passing in (inner, Payments().charge, functools.partial(function), Sender()):
         names.of(passing)
-    assert names._callees == {}
+    assert names.known == {}
     for lasting in (function, shop.payments.charge, Payments.static):
         assert names.of(lasting) is names.of(lasting)
-    assert len(names._callees) == 3
+    assert len(names.known) == 3
 
 
 # Steps, asked for of a runner that writes down what it is asked.
@@ -272,7 +272,10 @@ class Recorder:
         self._counts[step.name] -= 1
         return self.number(StepId(name, 0))
 
-    async def perform(self, step: Step[T]) -> T:
+    def perform(self, step: Step[T]) -> Generator[Any, Any, T]:
+        return self._perform(step).__await__()
+
+    async def _perform(self, step: Step[T]) -> T:
         name = step.id.name
         await asyncio.sleep(self.seconds.get(name, 0))
         self.performed.append(name)
@@ -285,7 +288,7 @@ class Recorder:
     def start(self, step: Step[T]) -> Awaitable[T]:
         if step.id.name not in self.seconds:
             return step
-        return asyncio.get_running_loop().create_task(self.perform(step))
+        return asyncio.get_running_loop().create_task(self._perform(step))
 
     async def append_outcome(self, service: str, value: object) -> None:
         self.noted.append((service, value))

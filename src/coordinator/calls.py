@@ -40,7 +40,6 @@ class Call(Protocol):
         function: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-        *,
         is_async: bool,
         context: Callable[[], StepContext],
         timeout_s: float,
@@ -54,7 +53,6 @@ async def call(
     function: Callable[..., Any],
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
-    *,
     is_async: bool,
     context: Callable[[], StepContext],
     timeout_s: float,
@@ -165,14 +163,14 @@ def go_on(
 
 
 class Lazy(Generic[T]):
-    """A coroutine that is made when it is awaited, if it is."""
+    """What is made when it is awaited, if it is."""
 
-    def __init__(self, make: Callable[[], Coroutine[Any, Any, T]]) -> None:
+    def __init__(self, make: Callable[[], Generator[Any, Any, T]]) -> None:
         self._make = make
 
     def __await__(self) -> Generator[Any, Any, T]:
-        """Make it and await it."""
-        return self._make().__await__()
+        """Make it, to be gone through."""
+        return self._make()
 
 
 async def wait_for(call: Awaitable[T]) -> T:

@@ -387,7 +387,7 @@ class Engine:
         self.schedule.remove(run)
         self._start(run)
 
-    # -- for `execution.Host` --------------------------------------------------------
+    # -- for `host.Host` --------------------------------------------------------
 
     def warn(self, message: str) -> None:
         """Tell people."""

@@ -26,6 +26,7 @@ from coordinator.errors import (
     JournalError,
     Refused,
 )
+from coordinator.host import Host
 from coordinator.model import Direction, EndStatus, StepId
 from coordinator.rare import sometimes
 from coordinator.records import Aborting, Finished, Record
@@ -40,7 +41,7 @@ from coordinator.saga import (
     undo_plan,
 )
 from coordinator.state import WorkflowState
-from coordinator.steps import Host, Steps
+from coordinator.steps import Steps
 from coordinator.workflow import Step, Workflow
 
 __all__ = ["MEND", "Execution"]

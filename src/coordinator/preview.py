@@ -205,7 +205,7 @@ class _CutError(BaseException):
 
 
 class _Run:
-    """One run of `exec`; the `steps.Host` of it."""
+    """One run of `exec`; the `Host` of it."""
 
     suspended = ()
 
@@ -253,7 +253,14 @@ class _Run:
         return durable
 
     async def _note(
-        self, *_: Any, context: Callable[[], StepContext], **__: Any
+        self,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        is_async: bool,
+        context: Callable[[], StepContext],
+        timeout_s: float,
+        threads: Threads,
     ) -> Any:
         self.calls.append(context())
         try:

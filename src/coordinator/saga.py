@@ -232,7 +232,7 @@ class Attempt:
         """How many steps were made; see `forgotten`."""
         return sum(self._counts.values()) - self._given_away
 
-    def answer(self, step: StepId, *, alone: bool) -> Answer:
+    def answer(self, step: StepId, alone: bool) -> Answer:
         """Say what is to happen with *step*, which `exec` now waits for.
 
         Args:
@@ -288,7 +288,7 @@ class Attempt:
         """Start nothing further: the process is about to stop."""
         self.parked = self.turning = True
 
-    def begin(self, step: StepId, *, alone: bool) -> tuple[StepId, ...]:
+    def begin(self, step: StepId, alone: bool) -> tuple[StepId, ...]:
         """Note that *step* is being called.
 
         Returns:

@@ -11,13 +11,13 @@ the user's is a task of ours, which outlives the user's: `settle` waits for it.
 
 import asyncio
 import functools
-from collections.abc import Awaitable, Callable, Collection, Coroutine
+from collections.abc import Awaitable, Callable, Generator
 from contextlib import suppress
 from heapq import heappop, heappush
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from coordinator import values
-from coordinator.calls import Call, Lazy, Reins, retrieve, wait_for
+from coordinator.calls import Lazy, Reins, retrieve, wait_for
 from coordinator.commit import Durable
 from coordinator.context import StepContext
 from coordinator.errors import (
@@ -28,10 +28,10 @@ from coordinator.errors import (
     JournalError,
     Refused,
 )
+from coordinator.host import Host
 from coordinator.model import (
     Direction,
     OutcomeStatus,
-    Retry,
     StepId,
     idempotency_key,
     service_of,
@@ -39,10 +39,9 @@ from coordinator.model import (
 from coordinator.records import Outcome, Record, Started
 from coordinator.saga import Answer, Attempt, Unwind
 from coordinator.state import WorkflowState
-from coordinator.threads import Threads
-from coordinator.workflow import Names, RecordedOutcome, Step
+from coordinator.workflow import RecordedOutcome, Step
 
-__all__ = ["Host", "Steps"]
+__all__ = ["Steps"]
 
 T = TypeVar("T")
 
@@ -55,36 +54,6 @@ _CALL, _UNWIND = Answer.CALL, Answer.UNWIND
 _DO, _UNDO = Direction.DO, Direction.UNDO
 _DONE, _REFUSED = OutcomeStatus.DONE, OutcomeStatus.REFUSED
 _NOTED = OutcomeStatus.NOTED
-
-
-class Host(Protocol):
-    """What an execution needs of the engine."""
-
-    receiver: Any
-    loop: asyncio.AbstractEventLoop
-    names: Names
-    retry: Retry
-    step_timeout_s: float
-    call: Call
-    """Calls a user's function: `calls.call`, or what a test has in its place."""
-
-    @property
-    def threads(self) -> Threads:
-        """Where plain ``def`` steps run."""
-        ...
-
-    @property
-    def suspended(self) -> Collection[str]:
-        """The services that are suspended."""
-        ...
-
-    def now(self) -> int:
-        """Return microseconds since 1970."""
-        ...
-
-    def warn(self, message: str) -> None:
-        """Tell people."""
-        ...
 
 
 class Steps(Reins):
@@ -229,25 +198,25 @@ class Steps(Reins):
 
     # -- what `exec` asks for --------------------------------------------------------
 
-    def perform(self, step: Step[T]) -> Coroutine[Any, Any, T]:
+    def perform(self, step: Step[T]) -> Generator[Any, Any, T]:
         """Replay, call or unwind *step*; see `saga.Attempt.answer`."""
-        # Not a coroutine of its own: each layer between a step and its outcome is gone
-        # through again whenever the task wakes.
         alone = asyncio.current_task(self._loop) is self._task
-        answer = self._ask(step, alone=alone)
+        answer = self._ask(step, alone)
         if answer is not _CALL:
-            return self._answer(step, answer)
-        return self._call(step, alone=True) if alone else wait_for(self._detach(step))
+            return self._answer(step, answer).__await__()
+        # Each layer between a step and its outcome is gone through again whenever the
+        # task wakes: a generator needs none around it to be awaited.
+        return self._call(step, True) if alone else self._detach(step).__await__()
 
     def start(self, step: Step[T]) -> Awaitable[T]:
         """Ask for *step* now; what is returned is to be awaited for its outcome."""
-        answer = self._ask(step, alone=False)
+        answer = self._ask(step, False)
         if answer is _CALL:
             return self._detach(step)
-        return Lazy(functools.partial(self._answer, step, answer))
+        return Lazy(lambda: self._answer(step, answer).__await__())
 
-    def _ask(self, step: Step[Any], *, alone: bool) -> Answer:
-        answer = self.attempt.answer(step.id, alone=alone)
+    def _ask(self, step: Step[Any], alone: bool) -> Answer:
+        answer = self.attempt.answer(step.id, alone)
         if step.undo_function is not None:
             # Now, and not when its outcome is handed over: whoever waits for that may
             # be cancelled meanwhile, and what was done would stay done.
@@ -289,7 +258,8 @@ class Steps(Reins):
 
     def _detach(self, step: Step[T]) -> Awaitable[T]:
         """Call *step* in a task of ours, which the caller's cancellation spares."""
-        task = self._loop.create_task(self._call(step, alone=False))
+        call = Lazy(functools.partial(self._call, step, False))
+        task = self._loop.create_task(wait_for(call))
         self._calls[task] = None
         task.add_done_callback(lambda done: self._calls.pop(done, None))
         shielded = asyncio.shield(task)
@@ -361,7 +331,7 @@ class Steps(Reins):
 
     # -- calls -----------------------------------------------------------------------
 
-    async def _call(self, step: Step[T], *, alone: bool) -> T:
+    def _call(self, step: Step[T], alone: bool) -> Generator[Any, Any, T]:
         """Call the service, and return when what it said is durable.
 
         Args:
@@ -369,31 +339,31 @@ class Steps(Reins):
             alone: Whether it is called in `exec`'s own task.
         """
         attempt, host, id_ = self.attempt, self._host, step.id
-        callee = step.callee
         refusal: Refused | None = None
         value: Any = None
         self._inline = self._inline or alone
         try:
-            names = attempt.begin(id_, alone=alone)
+            names = attempt.begin(id_, alone)
             if names:
-                await self._append(Started(self._state.position, names, host.now()))
+                started = Started(self._state.position, names, host.now())
+                yield from self._append(started)
             try:
-                value = await host.call(
+                value = yield from host.call(
                     step.function,
                     step.args,
                     step.kwargs,
-                    is_async=callee.is_async,
-                    context=functools.partial(self._context, id_, _DO),
-                    timeout_s=step.timeout_s or host.step_timeout_s,
-                    threads=host.threads,
-                )
+                    step.callee.is_async,
+                    lambda: self._context(id_, _DO),
+                    step.timeout_s or host.step_timeout_s,
+                    host.threads,
+                ).__await__()
             except Refused as error:
                 refusal = error
                 data, status = values.refusal_of(error), _REFUSED
             else:
-                data, value = values.round_trip(value, callee.returns)
+                data, value = values.round_trip(value, step.callee.returns)
                 status = _DONE
-            await self._record(step, _DO, status, data)
+            yield from self._record(step, _DO, status, data)
         except BaseException as error:
             self._open(step, error)
             raise
@@ -406,7 +376,7 @@ class Steps(Reins):
         if host.suspended:
             self._tell_passed(step.service_called)
         if attempt.awaited:
-            await self._hold(step)
+            yield from self._hold(step).__await__()
         if attempt.turning or refusal is not None:
             raise self._leave(id_, refusal)
         result: T = value
@@ -482,10 +452,10 @@ class Steps(Reins):
             function,
             (values.decode(recorded.value, step.callee.returns),),
             {},
-            is_async=host.names.of(function).is_async,
-            context=functools.partial(self._context, step.id, _UNDO),
-            timeout_s=step.timeout_s or host.step_timeout_s,
-            threads=host.threads,
+            host.names.of(function).is_async,
+            lambda: self._context(step.id, _UNDO),
+            step.timeout_s or host.step_timeout_s,
+            host.threads,
         )
         await self._record(step, _UNDO, _DONE, values.NONE)
         if host.suspended:

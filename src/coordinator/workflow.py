@@ -8,7 +8,7 @@
 import asyncio
 import functools
 import inspect
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
+from collections.abc import Awaitable, Callable, Generator, Iterator
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload
 
 import msgspec
@@ -95,31 +95,36 @@ class Names:
     """
 
     def __init__(self, receiver: object) -> None:
-        self._callees: dict[Callable[..., Any], Callee] = {}
+        self.known: dict[Callable[..., Any], Callee] = {}
+        """What was found out of functions that live as long as the receiver, and that
+        may be steps. A bound method is equal to another of the same function and the
+        same object (not: an equal one), so it need not be the one that was kept."""
         self._results: dict[type[Any], Any] = {}
         # The objects are kept, so that no id is used a second time.
         self._gateways = list(_attributes(receiver))
         self._services = {id(value): name for name, value in reversed(self._gateways)}
 
     def of(self, function: Callable[..., Any]) -> Callee:
-        """Return what is known of *function*."""
+        """Return what is known of *function*.
+
+        Raises:
+            CommandTypeError: It can't be called.
+        """
         try:
-            # A bound method is equal to another of the same function and the same
-            # object (not: an equal one), so it need not be the one that was kept.
-            callee = self._callees.get(function)
+            callee = self.known.get(function)
         except TypeError:  # not hashable: a callable object that defines __eq__
             return self._find(function)
         if callee is None:
             callee = self._find(function)
-            # Only what lives as long as the receiver: others would pile up.
+            # Others would pile up.
             owner = getattr(function, "__self__", None)
             lasting = (
                 "<locals>" not in getattr(function, "__qualname__", "<locals>")
                 if owner is None
                 else id(owner) in self._services
             )
-            if lasting:
-                self._callees[function] = callee
+            if lasting and callee.is_named:
+                self.known[function] = callee
         return callee
 
     def result_type(self, command: Any) -> Any:
@@ -179,8 +184,8 @@ class Runner(Protocol):
         """Give a step that was just numbered another name."""
         ...
 
-    def perform(self, step: "Step[T]") -> Coroutine[Any, Any, T]:
-        """Replay, call or unwind *step*."""
+    def perform(self, step: "Step[T]") -> Generator[Any, Any, T]:
+        """Replay, call or unwind *step*, for whoever awaits it."""
         ...
 
     def start(self, step: "Step[T]") -> Awaitable[T]:
@@ -196,7 +201,7 @@ class Runner(Protocol):
         ...
 
 
-class Step(Generic[T]):
+class Step(msgspec.Struct, Generic[T], eq=False):
     """A step that was asked for; awaiting it gives its outcome.
 
     The refinements return the step itself.
@@ -205,27 +210,18 @@ class Step(Generic[T]):
         RuntimeError: A refinement comes after the await, when it can't count any more.
     """
 
+    _runner: Runner
+    callee: Callee
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    id: StepId
     undo_function: Callable[..., Any] | None = None
     retry_policy: Retry | None = None
     timeout_s: float | None = None
-    service_name = ""
+    service_name: str = ""
     """As given; see `service`."""
-    _asked = False
-
-    def __init__(
-        self,
-        runner: Runner,
-        callee: Callee,
-        function: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> None:
-        self._runner = runner
-        self.callee = callee
-        self.function = function
-        self.args = args
-        self.kwargs = kwargs
-        self.id = runner.number(callee.first)
+    _asked: bool = False
 
     def undo(
         self, function: Callable[[T], Awaitable[object]] | Callable[[T], object]
@@ -297,7 +293,7 @@ class Step(Generic[T]):
         service = self.service_name
         return service if service and service != service_of(self.id.name) else ""
 
-    def __await__(self) -> Generator[Any, None, T]:
+    def __await__(self) -> Generator[Any, Any, T]:
         """Return what the service returned, now or in an earlier run.
 
         Raises:
@@ -305,17 +301,18 @@ class Step(Generic[T]):
             CommandDelayed: Nobody knows. This run of `exec` is over; it runs again.
         """
         self._asked = True
-        return self._runner.perform(self).__await__()
+        return self._runner.perform(self)
 
 
 class Workflow:
     """The running workflow, as `exec` sees it."""
 
-    __slots__ = ("_names", "_runner", "id", "key")
+    __slots__ = ("_known", "_names", "_runner", "id", "key")
 
     def __init__(self, runner: Runner, names: Names, id_: WorkflowId, key: str) -> None:
         self._runner = runner
         self._names = names
+        self._known = names.known
         self.id = id_
         """``partition-position``: the same in every run, never used twice."""
         self.key = key
@@ -344,13 +341,17 @@ class Workflow:
             CommandTypeError: *fn* is a lambda, which has no name, or it can't be
                 called: ``step(f, x)`` is meant, not ``step(f(x))``.
         """
-        callee = self._names.of(fn)
-        if not callee.is_named:
-            raise CommandTypeError(
-                "a lambda can't be a step, its name would be that of every other one; "
-                "write a function, or pass the arguments to step()"
-            )
-        return Step(self._runner, callee, fn, args, kwargs)
+        runner = self._runner
+        try:
+            callee = self._known[fn]
+        except (KeyError, TypeError):  # TypeError: it is not hashable
+            callee = self._names.of(fn)
+            if not callee.is_named:
+                raise CommandTypeError(
+                    "a lambda can't be a step, its name would be that of every other "
+                    "one; write a function, or pass the arguments to step()"
+                ) from None
+        return Step(runner, callee, fn, args, kwargs, runner.number(callee.first))
 
     @overload
     async def gather(self, a: Step[A], b: Step[B], /) -> tuple[A, B]: ...

@@ -63,6 +63,8 @@ class NotAwaited:
     def __await__(self) -> Any:
         return iter(())
 
+    __iter__ = __await__  # as a future has it, for `yield from`
+
 
 def without_waiting(class_: type[Any], kind: str) -> Callable[[], Any]:
     """Go on before the record of that kind is durable."""

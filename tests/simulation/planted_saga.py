@@ -71,8 +71,8 @@ def when_all_were_asked_for(attempt: saga.Attempt, _rank: int) -> bool:
     return not attempt.awaited
 
 
-def ask_without_undo(self: Steps, step: Any, *, alone: bool) -> saga.Answer:
-    answer = self.attempt.answer(step.id, alone=alone)
+def ask_without_undo(self: Steps, step: Any, alone: bool) -> saga.Answer:
+    answer = self.attempt.answer(step.id, alone)
     if step.undo_function is not None and answer is saga.Answer.CALL:
         self.undoable[step.id] = step
     if self._held:
@@ -120,8 +120,8 @@ def old_epoch(self: Steps, step: StepId, direction: Direction) -> Any:
 ANSWER = saga.Attempt.answer
 
 
-def call_again(self: saga.Attempt, step: StepId, *, alone: bool) -> saga.Answer:
-    answer = ANSWER(self, step, alone=alone)
+def call_again(self: saga.Attempt, step: StepId, alone: bool) -> saga.Answer:
+    answer = ANSWER(self, step, alone)
     if answer is saga.Answer.UNWIND and not self.closed and not self.parked:
         return saga.Answer.CALL
     return answer

@@ -193,7 +193,6 @@ class Scene:
         function: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-        *,
         is_async: bool,
         context: Callable[[], StepContext],
         timeout_s: float,
@@ -228,10 +227,10 @@ class Scene:
                     function,
                     args,
                     kwargs,
-                    is_async=is_async,
-                    context=context,
-                    timeout_s=timeout_s,
-                    threads=threads,
+                    is_async,
+                    context,
+                    timeout_s,
+                    threads,
                 )
             finally:
                 self.attribute(name)
