@@ -54,21 +54,17 @@ class Link(asyncio.Protocol):
         self._flush_is_due = False
         self._waiters: list[asyncio.Future[None]] = []
         self._timer: asyncio.TimerHandle | None = None
-        self._reason: CmdStreamError | None = None
+        self.reason: CmdStreamError | None = None
+        """Why the connection is closing or closed; None while it is open."""
         self._closed: asyncio.Future[None] = self._loop.create_future()
         self._owes_turn = False
         self.writable = True
         self.peer = "?"
         """Who is at the other end, for logs."""
 
-    @property
-    def reason(self) -> CmdStreamError | None:
-        """Why the connection is closing or closed; None while it is open."""
-        return self._reason
-
     def write(self, data: bytes) -> None:
         """Send *data* with what else is sent in this turn; dropped once closing."""
-        if self._reason is not None:
+        if self.reason is not None:
             return
         self._unsent.append(data)
         self._unsent_size += len(data)
@@ -97,7 +93,7 @@ class Link(asyncio.Protocol):
         if self._owes_turn:
             self._owes_turn = False
             await asyncio.sleep(0)  # one turn of the loop
-        while not self.writable and self._reason is None:
+        while not self.writable and self.reason is None:
             waiter = self._loop.create_future()
             self._waiters.append(waiter)
             await waiter
@@ -109,7 +105,7 @@ class Link(asyncio.Protocol):
             reason: The first one is kept; see `reason`.
             notable: Somebody should read about it in the log.
         """
-        if self._reason is not None:
+        if self.reason is not None:
             return
         self._flush()
         self._end(reason, notable=notable)
@@ -151,10 +147,7 @@ class Link(asyncio.Protocol):
     def pause_writing(self) -> None:
         """Hold the senders: too much is unsent."""
         self.writable = False
-        if (
-            self._reason is None
-            and self._link_options.write_stall_timeout_s is not None
-        ):
+        if self.reason is None and self._link_options.write_stall_timeout_s is not None:
             self._restart_timer(
                 self._link_options.write_stall_timeout_s, self._drop_stalled
             )
@@ -162,7 +155,7 @@ class Link(asyncio.Protocol):
     def resume_writing(self) -> None:
         """Release the senders."""
         self.writable = True
-        if self._reason is None:
+        if self.reason is None:
             self._stop_timer()
             self._wake_waiters()
             self.writable_again()
@@ -181,8 +174,8 @@ class Link(asyncio.Protocol):
         self.gone()
 
     def _end(self, reason: CmdStreamError, *, notable: bool = False) -> None:
-        if self._reason is None:
-            self._reason = reason
+        if self.reason is None:
+            self.reason = reason
             self._unsent.clear()
             self._wake_waiters()
             self.ended(reason, notable=notable)

@@ -164,6 +164,8 @@ def write_size(value: int) -> bytes:
         return _ONE_BYTE[value]
     if value < 0x4000:
         return bytes((value & 0x7F | 0x80, value >> 7))
+    if value < 0x200000:
+        return bytes((value & 0x7F | 0x80, value >> 7 & 0x7F | 0x80, value >> 14))
     return write_uvarint(value)
 
 
@@ -173,13 +175,16 @@ def read_size(data: Buffer, offset: int) -> tuple[int, int] | None:
     Raises:
         RemoteProtocolError: It is negative, or see `read_uvarint`.
     """
-    # One byte is the form of short lengths and of every tag, two of most seqs. This is
-    # called three times a frame, so these two are read without a loop.
+    # One byte is the form of short lengths, two or three of most seqs: read without a
+    # loop, as this is called for every frame.
     left = len(data) - offset
     if left > 0 and (first := data[offset]) < 0x80:
         return first, offset + 1
     if left > 1 and (second := data[offset + 1]) < 0x80:
         return data[offset] & 0x7F | second << 7, offset + 2
+    if left > 2 and (third := data[offset + 2]) < 0x80:
+        low = data[offset] & 0x7F | (data[offset + 1] & 0x7F) << 7
+        return low | third << 14, offset + 3
     if (found := read_uvarint(data, offset)) is None:
         return None
     if found[0] > INT64_MAX:

@@ -110,18 +110,17 @@ class _Messages:
 
     def decode(self, data: Buffer, offset: int) -> Decoded | int:
         """See `cmdstream.codec.Codec.decode_command`."""
-        if (found := read_size(data, offset)) is None:
+        # Most tags and lengths are one byte each, and are read without a call.
+        if (
+            len(data) - offset > 1
+            and (tag := data[offset]) | (size := data[offset + 1]) < 0x80
+            and tag < len(self._decoders)
+        ):
+            start = offset + 2
+        elif (head := self._read_head(data, offset)) is None:
             return len(data) + 1
-        tag, position = found
-        if tag >= len(self._decoders):
-            # Go closes the connection, and so do we. The length would let us skip the
-            # body, but then the peer would wait for a result for ever.
-            raise DecodeError(
-                f"unknown {self._kind} tag {tag}: {len(self._decoders)} are registered"
-            )
-        if (found := read_size(data, position)) is None:
-            return len(data) + 1
-        size, start = found
+        else:
+            tag, size, start = head
         if size > self._body_size_max:
             raise RemoteProtocolError(
                 f"{self._kind} {self._names[tag]} announces {size} bytes, "
@@ -136,6 +135,27 @@ class _Messages:
         except DecodeError as error:
             raise DecodeError(f"{self._kind} {self._names[tag]}: {error}") from error
         return Decoded(value, tag, body, end)
+
+    def _read_head(self, data: Buffer, offset: int) -> tuple[int, int, int] | None:
+        """Read tag and length; give them and where the body starts, if they are there.
+
+        Raises:
+            DecodeError: No type has that tag.
+            RemoteProtocolError: See `read_size`.
+        """
+        if (found := read_size(data, offset)) is None:
+            return None
+        tag, position = found
+        if tag >= len(self._decoders):
+            # Go closes the connection, and so do we. The length would let us skip the
+            # body, but then the peer would wait for a result for ever.
+            raise DecodeError(
+                f"unknown {self._kind} tag {tag}: {len(self._decoders)} are registered"
+            )
+        if (found := read_size(data, position)) is None:
+            return None
+        size, start = found
+        return tag, size, start
 
     def unregistered(self, value: object) -> EncodeError:
         """Make the error for a value whose type is not in the list."""
