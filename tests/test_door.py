@@ -40,21 +40,21 @@ def emptied(door: Door[str, str, int]) -> list[int]:
 
 
 def test_nobody_comes_through_an_empty_door() -> None:
-    assert len(Door[str, str, int]()) == 0
+    assert Door[str, str, int]().count == 0
     assert Door[str, str, int]().pop(anybody) is None
 
 
 def test_who_came_first_goes_first_whatever_the_type() -> None:
     door = filled(("a", 1), ("b", 2), ("a", 3), ("c", 4), ("b", 5))
-    assert len(door) == 5
+    assert door.count == 5
     assert emptied(door) == [1, 2, 3, 4, 5]
-    assert len(door) == 0
+    assert door.count == 0
 
 
 def test_a_type_that_may_not_enter_is_passed_by_the_others() -> None:
     door = filled(("x", 1), ("o", 2), ("x", 3), ("o", 4))
     assert [popped(door, "o") for _ in range(3)] == ["2", "4", None]
-    assert len(door) == 2
+    assert door.count == 2
     assert emptied(door) == [1, 3]
 
 
@@ -69,7 +69,7 @@ def test_who_leaves_is_gone_and_the_rest_stay_in_order() -> None:
     door = filled(("a", 1), ("b", 2), ("a", 3), ("c", 4), ("b", 5))
     assert [door.leave(caller) for caller in (1, 4, 5)] == [True, True, True]
     assert not door.leave(4)
-    assert len(door) == 2
+    assert door.count == 2
     assert emptied(door) == [2, 3]
     assert not door.leave(2)
 
@@ -91,7 +91,7 @@ def test_a_type_of_which_all_left_is_not_asked_about_again() -> None:
 def test_nobody_enters_while_all_types_are_closed() -> None:
     door = filled(("a", 1), ("b", 2))
     assert door.pop(nobody) is None
-    assert len(door) == 2
+    assert door.count == 2
 
 
 def test_an_equal_key_takes_no_second_place_and_lasts_until_its_last_caller() -> None:
@@ -100,9 +100,9 @@ def test_an_equal_key_takes_no_second_place_and_lasts_until_its_last_caller() ->
     door.push("a", "", "other", 2)
     door.push("a", "k", "again", 3)
     door.push("b", "k", "of another type", 4)
-    assert len(door) == 3
+    assert door.count == 3
     door.leave(1)
-    assert len(door) == 3
+    assert door.count == 3
     assert door.pop(anybody) == ("first", (3,))
     door.push("a", "k", "anew", 5)
     door.leave(5)
@@ -112,7 +112,7 @@ def test_an_equal_key_takes_no_second_place_and_lasts_until_its_last_caller() ->
         ("of another type", (4,)),
         ("later", (6,)),
     ]
-    assert len(door) == 0
+    assert door.count == 0
 
 
 operations = st.lists(
@@ -150,4 +150,4 @@ def test_it_is_a_list_that_is_searched(operations: list[tuple[str, str, str]]) -
                     if caller in entry[3]:
                         entry[3].remove(caller)
                 model = [entry for entry in model if entry[3]]
-        assert len(door) == len(model)
+        assert door.count == len(model)

@@ -48,11 +48,9 @@ class Door(Generic[K, T, C]):
         self._waiting: dict[K, OrderedDict[int, _Place[K, T, C]]] = {}
         self._keyed: dict[tuple[K, str], _Place[K, T, C]] = {}
         self._places: dict[C, _Place[K, T, C]] = {}
-        self._counter = 0
-        self._count = 0
-
-    def __len__(self) -> int:
-        return self._count
+        self.counter = 0
+        self.count = 0
+        """How many things wait."""
 
     def push(self, kind: K, key: str, thing: T, caller: C) -> None:
         """Let *thing* wait for *caller*, who waits for nothing else.
@@ -64,9 +62,9 @@ class Door(Generic[K, T, C]):
         if place is not None:
             sometimes("two at the door under one key")
         else:
-            self._counter += 1
-            self._count += 1
-            place = _Place[K, T, C](self._counter, kind, key, thing)
+            self.counter += 1
+            self.count += 1
+            place = _Place[K, T, C](self.counter, kind, key, thing)
             self._waiting.setdefault(kind, OrderedDict())[place.number] = place
             if key:
                 self._keyed[kind, key] = place
@@ -114,4 +112,4 @@ class Door(Generic[K, T, C]):
             del self._waiting[place.kind]
         if place.key:
             del self._keyed[place.kind, place.key]
-        self._count -= 1
+        self.count -= 1

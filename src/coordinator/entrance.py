@@ -118,7 +118,20 @@ class Entrance:
     @property
     def waiting(self) -> int:
         """How many commands wait at the door."""
-        return len(self._door)
+        return self._door.count
+
+    def is_open(self) -> bool:
+        """Say whether some command may come in now; if not, `closed` may say why.
+
+        Asked for each command: what `closed` looks at, in one go.
+        """
+        commands_max = self._admission.commands_max
+        return (
+            self._admission.count < commands_max
+            and self._door.count < commands_max
+            and not self.closing
+            and (self._pace.may_enter() or self._full)
+        )
 
     @property
     def closed(self) -> str:
@@ -128,7 +141,7 @@ class Entrance:
             or self._admission.closed_to_all
             or (
                 "commands that may not come in yet fill the door"
-                if len(self._door) >= self._admission.commands_max
+                if self._door.count >= self._admission.commands_max
                 else ""
             )
         )
@@ -149,7 +162,7 @@ class Entrance:
         """Let in who may come in now, in the order they came."""
         if self.closing:
             return
-        while len(self._door) and (
+        while self._door.count and (
             entry := self._door.pop(lambda kind: not self._closed_to(kind))
         ):
             submission, callers = entry
@@ -171,19 +184,19 @@ class Entrance:
 
     def _closed_to(self, kind: _Kind) -> bool:
         type_, nested = kind
-        if self._admission.closed_to(self._services_of(type_), nested=nested):
+        admission = self._admission
+        # Where all may come in, nobody needs to know what this one needs.
+        if (
+            admission.suspensions or admission.count >= admission.commands_max
+        ) and admission.closed_to(self._services_of(type_), nested=nested):
             return True
         # What is let in comes first, and a step of it is a part of that.
-        return not (nested or self.may_enter())
-
-    def may_enter(self) -> bool:
-        """Say whether one more may come in, by the pace at which they do."""
-        # Who comes to a full disk is refused at once, not kept waiting with those who
-        # came before.
-        return self._pace.may_enter() or self._full
+        return not (nested or self._pace.may_enter() or self._full)
 
     @property
     def _full(self) -> bool:
+        # Who comes to a full disk is refused at once, not kept waiting with those who
+        # came before.
         assert self._logs is not None
         return any(log.partition.full for log in self._logs)
 

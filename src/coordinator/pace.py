@@ -71,7 +71,7 @@ class Pace:
 
     def may_enter(self) -> bool:
         """Say whether one more may come in; if not, take note that it has to wait."""
-        if self.coming < int(self.allowed):
+        if self.coming + 1 <= self.allowed:
             return True
         self._held_back = self._wanted = True
         return False
@@ -103,7 +103,7 @@ class Pace:
             self._samples += 1
             if self._samples == SAMPLES:
                 self._change()
-        if not self._held_back or self.coming >= int(self.allowed):
+        if not self._held_back or self.coming + 1 > self.allowed:
             return False
         self._held_back = False
         return True

@@ -28,6 +28,7 @@ from coordinator.api.bodies import body_of, codec_of
 from coordinator.app import Coordinator
 from coordinator.commands import command_key, union_members
 from coordinator.engine import Engine
+from coordinator.entrance import Entrance
 from coordinator.errors import (
     CommandTypeError,
     CoordinatorError,
@@ -76,13 +77,12 @@ class CmdStreamIntake:
         coordinator.read_payloads(CODEC, read_json_payload)
         self._coordinator = coordinator
         self._failure = coordinator.failure
-        self._names = [class_.__name__ for class_ in coordinator.commands]
-        self._keyed = [hasattr(class_, "key") for class_ in coordinator.commands]
-        self._result_types = {
-            class_.__name__: values.return_type(class_.exec)
+        self._kinds = [
+            (class_.__name__, hasattr(class_, "key"), values.return_type(class_.exec))
             for class_ in coordinator.commands
-        }
-        for name, type_ in self._result_types.items():
+        ]
+        """Name, whether it has a key, and the type of the result, by the tag."""
+        for name, _, type_ in self._kinds:
             _require_sendable(name, type_, coordinator.results)
         self._engine: Engine | None = None
         self._gate = _Gate()
@@ -107,10 +107,10 @@ class CmdStreamIntake:
         """Offer one command to the engine; called by the server."""
         engine = self._engine
         assert engine is not None
-        name = self._names[received.tag]
-        asker = _Asker(reply, self._result_types[name], self._failure)
+        name, keyed, result_type = self._kinds[received.tag]
+        asker = _Asker(reply, result_type, self._failure)
         try:
-            key = command_key(received.command) if self._keyed[received.tag] else ""
+            key = command_key(received.command) if keyed else ""
         except Exception as error:  # noqa: BLE001 -- user code: anything may come
             asker.refused(CommandTypeError(f"{name}.key() failed: {_named(error)}"))
             return
@@ -235,27 +235,28 @@ class _Gate:
     """Closed while the engine's doors are; see `cmdstream.Gate`."""
 
     def __init__(self) -> None:
-        self._engine: Engine | None = None
+        self._entrance: Entrance | None = None
         self._closed = ""
         self._held_back = False
         """Because many are coming in at present: that is no news to anybody."""
         self._reopened: list[Callable[[], None]] = []
 
     def watch(self, engine: Engine) -> None:
-        self._engine = engine
+        self._entrance = engine.entrance
         engine.entrance.on_door = self._look
 
     def is_open(self) -> bool:
-        assert self._engine is not None
-        entrance = self._engine.entrance
-        closed = entrance.closed
+        entrance = self._entrance
+        assert entrance is not None
+        is_open = entrance.is_open()
+        closed = "" if is_open else entrance.closed
         if closed and not self._closed:
             _LOGGER.warning("connections are not read from: %s", closed)
         if self._closed and not closed:
             _LOGGER.warning("connections are read from again")
         self._closed = closed
-        self._held_back = not closed and not entrance.may_enter()
-        return not closed and not self._held_back
+        self._held_back = not (is_open or closed)
+        return is_open
 
     def subscribe(self, reopened: Callable[[], None]) -> Callable[[], None]:
         self._reopened.append(reopened)
