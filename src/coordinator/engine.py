@@ -11,7 +11,6 @@ what is known is `log`'s; this module only connects them.
 """
 
 import asyncio
-import functools
 import logging
 import traceback
 from collections.abc import Callable
@@ -290,7 +289,8 @@ class Engine:
             if verdict is None:
                 assert run.execution is not None
                 verdict = await run.execution.run()
-            await self._conclude(run, verdict)
+            if not isinstance(verdict, saga.Ended):
+                await self._conclude(run, verdict)
         except JournalError as error:
             run.tell_refused(error)
         except asyncio.CancelledError:
@@ -342,7 +342,7 @@ class Engine:
         except DecodeError as error:
             return saga.Stuck(f"{error}{MEND}")
         assert self.journal is not None
-        run.failures = failures = dict(run.failures)
+        run.failures = failures = dict(run.failures) if run.failures else {}
         steps = Steps(
             self,
             run.state,
@@ -351,7 +351,7 @@ class Engine:
             journal_id=self.journal.id,
             epoch=run.log.partition.epoch,
             failures=failures,
-            passed=functools.partial(self._passed, run),
+            passed=lambda service: self._passed(run, service),
         )
         run.fresh = False
         run.execution = Execution(
@@ -387,7 +387,7 @@ class Engine:
         self.schedule.remove(run)
         self._start(run)
 
-    # -- for `host.Host` --------------------------------------------------------
+    # -- for `host.Host` -------------------------------------------------------------
 
     def warn(self, message: str) -> None:
         """Tell people."""

@@ -144,7 +144,6 @@ class Attempt:
         "_alone",
         "_counts",
         "_doubt",
-        "_given_away",
         "_ranks",
         "_refusals",
         "_running",
@@ -155,6 +154,7 @@ class Attempt:
         "closed",
         "ending",
         "mode",
+        "numbered",
         "parked",
         "patient",
         "turning",
@@ -188,6 +188,8 @@ class Attempt:
         self.unwound = False
         """A step was not started, or the run interrupted: what `exec` returns or raises
         after that says nothing."""
+        self.numbered = 0
+        """How many steps were made; see `forgotten`."""
         self.asked: set[StepId] = set()
         """Every step that this run asked for."""
         self.awaited = dict(state.started) if state.started else {}
@@ -199,9 +201,6 @@ class Attempt:
         self._doubt = not first
         self._turned = False
         self._counts: dict[str, int] = {}
-        self._given_away = 0
-        """Numbers in `_counts` whose step was given another name too late for another
-        to have them."""
         self._alone: StepId | None = None
         """The running call of `exec`'s own task that no `Started` names. It is not
         among `_running`: the common case is neither put in nor taken out."""
@@ -211,6 +210,7 @@ class Attempt:
 
     def number(self, first: StepId) -> StepId:
         """Return the identity of the next step of the name of *first*."""
+        self.numbered += 1
         counts, name = self._counts, first[0]
         if name in counts:
             occurrence = counts[name]
@@ -221,16 +221,10 @@ class Attempt:
 
     def renumber(self, step: StepId, name: str) -> StepId:
         """Give *step* another name; its old number goes to the next of the old name."""
+        self.numbered -= 1
         if self._counts[step.name] == step.occurrence + 1:
             self._counts[step.name] = step.occurrence
-        else:
-            self._given_away += 1
         return self.number(StepId(name, 0))
-
-    @property
-    def numbered(self) -> int:
-        """How many steps were made; see `forgotten`."""
-        return sum(self._counts.values()) - self._given_away
 
     def answer(self, step: StepId, alone: bool) -> Answer:
         """Say what is to happen with *step*, which `exec` now waits for.

@@ -80,17 +80,17 @@ def encode(value: Any) -> bytes:
     try:
         return _ENCODER.encode(value)
     except Exception as error:  # a hook of the user's class may raise anything
-        raise EncodeError(_explain_unstorable(value, error)) from error
+        raise _unstorable(value, error) from error
 
 
-def _explain_unstorable(value: Any, error: Exception) -> str:
+def _unstorable(value: Any, error: Exception) -> EncodeError:
     at = ""
     with contextlib.suppress(Exception):  # of the user's code, which is searched
         where, part, _ = find_unstorable(value, lambda part: not _refused(part))
         if where:
             at = f", for {where} is {show(part)}"
             error = _refused(part) or error
-    return f"{_name(type(value))} can't be stored{at}: {text_of(error)}"
+    return EncodeError(f"{_name(type(value))} can't be stored{at}: {text_of(error)}")
 
 
 def _refused(value: Any) -> Exception | None:
@@ -124,7 +124,11 @@ def round_trip(value: Any, type_: Any) -> tuple[bytes, Any]:
     Raises:
         EncodeError: It can't be stored, or would come back as something else.
     """
-    data = encode(value)
+    # Every outcome comes by here: not through `encode`, which is a call more.
+    try:
+        data = _ENCODER.encode(value)
+    except Exception as error:  # as in `encode`
+        raise _unstorable(value, error) from error
     if type(value) is type_ and type_ in _SAME:
         return data, value
     if data == NONE and type_ in {Any, None}:
