@@ -99,12 +99,12 @@ class Durable(asyncio.Future[None]):
 class _Group:
     """Records that become durable together."""
 
-    __slots__ = ("done", "records", "room")
+    __slots__ = ("done", "records", "size_end")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, size: int) -> None:
         self.records: list[bytes] = []
-        self.room = GROUP_SIZE_MAX
-        """Bytes that may still come in; the first record may be larger than all."""
+        self.size_end = size + GROUP_SIZE_MAX
+        """How far `GroupCommit.size` may grow by it; by its first record, any."""
         self.done = Durable(loop)
 
 
@@ -153,15 +153,14 @@ class GroupCommit:
         Does not fail, so that a record can be applied once it is encoded.
         """
         assert self.failure is None
-        size = len(data)
         group = self._open
-        if group is None or group.room < size:
+        size = self.size + len(data)
+        if group is None or size > group.size_end:
             group = self._next_group(group)
-        group.room -= size
+        self.size = size
+        self.next += 1
         records = group.records
         records.append(data)
-        self.size += size
-        self.next += 1
         if len(records) == GROUP_RECORDS_MAX:
             sometimes("group full by its count")
             self._closed.append(group)
@@ -177,7 +176,7 @@ class GroupCommit:
             # The task starts on the next loop turn: all that is appended in this one
             # goes into the same group.
             self._writer = self._loop.create_task(self._write())
-        self._open = _Group(self._loop)
+        self._open = _Group(self._loop, self.size)
         return self._open
 
     async def flush(self) -> None:

@@ -168,7 +168,9 @@ class WorkflowState(msgspec.Struct, gc=False):
         Raises:
             InvalidRecordError: As `apply`.
         """
-        key = _key(outcome)
+        key: OutcomeKey = (outcome.step, outcome.occurrence)
+        if outcome.direction is _UNDO or outcome.status is _NOTED:
+            key = _key(outcome)
         if (
             key in self.outcomes
             or (outcome.direction is _UNDO) is (self.aborting is None)
@@ -416,12 +418,9 @@ class PartitionState:
                 self._remember(state, finished)
 
     def _accept(self, position: int, accepted: Accepted) -> WorkflowState:
-        state = WorkflowState(
-            id=format_workflow_id(self.number, position),
-            position=Position(position),
-            accepted=accepted,
-            first=Position(position),
-        )
+        first = Position(position)
+        id_ = format_workflow_id(self.number, position)
+        state = WorkflowState(id_, first, accepted, first)
         if position in self.workflows:
             raise InvalidRecordError(f"workflow {state.id} is accepted twice")
         self.workflows[position] = state
