@@ -57,10 +57,14 @@ torture: $(STAMP) ## real kills, faults and damage; ONLY=kill COUNT=2000 SEED=1,
 
 .PHONY: coverage
 coverage: $(STAMP) ## branch coverage; the pure core and the journal must have all of it
-	$(BIN)/coverage run -m pytest --ignore=tests/integration --ignore=tests/cli \
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest --numprocesses auto --dist loadgroup \
+	  --ignore=tests/integration --ignore=tests/cli \
 	  --ignore=tests/examples --ignore=tests/torture \
 	  --ignore=tests/simulation/test_planted_bugs.py
-	$(BIN)/coverage run --append -m pytest tests/cli/test_repair.py tests/cli/test_replay.py
+	$(BIN)/coverage run -m pytest --numprocesses auto --dist loadgroup \
+	  tests/cli/test_repair.py tests/cli/test_replay.py
+	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --show-missing --skip-covered
 	$(BIN)/coverage report --fail-under=100 --include=$(PURE) > /dev/null
 
