@@ -83,7 +83,9 @@ class Failing:
         )
         if call.number == self._number:
             self._say(f"struck {call.name}")
-        folder = str(Path(call.path).parent) if call.name != "names" else call.path
+        folder = call.path
+        if call.name != "names":
+            folder = folder.rpartition("/")[0]
         if call.name == "lock":
             # The next owner, who reads the partition and its archive anew.
             name = Path(folder).name
