@@ -44,6 +44,7 @@ from coordinator.testing.loop import Life, SimulatedLoop
 
 __all__ = [
     "copy_to_archive",
+    "gap_behind",
     "log_options",
     "recovered_twice",
     "refused_if_flipped",
@@ -97,6 +98,20 @@ def recovered_twice(disk: Disk, plan: Plan, journal_id: bytes) -> str:
             f"{first.whole}"
         )
     return ""
+
+
+def gap_behind(operation: str, disk: Disk) -> str:
+    """Say what a crash behind *operation* would lack, if that let a segment go.
+
+    One among segments that go would be drawn once in a thousand seeds.
+    """
+    verb, _, path = operation.partition(" ")
+    gone = path.rpartition("/")[2]
+    if verb != "remove" or not gone.endswith(".seg"):
+        return ""
+    names = disk.root.folders[_PARTITION].names
+    older = sorted(one for one in names if one.endswith(".seg") and one < gone)
+    return f"{gone} is gone, and {older[-1]} before it is not" if older else ""
 
 
 def refused_if_flipped(

@@ -25,6 +25,7 @@ from tests.simulation.history import History
 from tests.simulation.plan import LifePlan, Plan, draw_plan
 from tests.simulation.recovery import (
     copy_to_archive,
+    gap_behind,
     log_options,
     recovered_twice,
     refused_if_flipped,
@@ -94,17 +95,20 @@ def simulate(seed: int) -> Result:
 class _Observer:
     """Writes down what the disk does, and plans a crash at one operation."""
 
-    def __init__(self, history: History, life: Life, plan: LifePlan | None) -> None:
+    def __init__(
+        self, simulation: "_Simulation", life: Life, plan: LifePlan | None
+    ) -> None:
         crash = plan.crash if plan is not None else None
         self._dies_at = crash.number if crash and crash.by == "disk" else None
         self._after = bool(crash and crash.after)
-        self._history = history
+        self._simulation = simulation
         self._life = life
         self._count = 0
 
     def __call__(self, what: str, *, after: bool) -> None:
         if after:
-            self._history.add("disk", what=what)
+            self._simulation.history.add("disk", what=what)
+            self._simulation.check_gone(what)
         else:
             self._count += 1
         if self._count == self._dies_at and after is self._after:
@@ -226,6 +230,12 @@ class _Simulation:
             problem = harm(self.disk, self.plan, self.journal_id, self.decay)
         if problem:
             self._violated("lost", f"after life {life.number} ({end}): {problem}")
+
+    def check_gone(self, operation: str) -> None:
+        """See what a crash behind *operation* of the disk would leave."""
+        problem = gap_behind(operation, self.disk)
+        if problem:
+            self._violated("lost", problem)
 
     def _follow(self) -> None:
         events = self.history.events
@@ -351,7 +361,7 @@ class _Simulation:
         return end
 
     async def _open_journal(self, life: Life, plan: LifePlan | None) -> TappedJournal:
-        folder = open_root(self.disk, life, _Observer(self.history, life, plan))
+        folder = open_root(self.disk, life, _Observer(self, life, plan))
         drawn = self.plan
         options = StoreOptions(
             segment_size=drawn.segment_size, retention_s=drawn.retention_s
