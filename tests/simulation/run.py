@@ -369,7 +369,7 @@ class _Simulation:
         journal = await SegmentJournal.open_folder(
             folder,
             options=options,
-            clock=self.clock,
+            clock=self.clock.of(life),
             new_id=lambda: self.journal_id,
             archive=folder.make_folder("archive") if drawn.archives else None,
             process=f"life {life.number}",
@@ -395,7 +395,7 @@ class _Simulation:
                 retry=drawn.retry,
                 log=log_options(drawn),
             ),
-            clock=self.clock,
+            clock=self.clock.of(life),
             random=chance,
         )
 

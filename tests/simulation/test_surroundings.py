@@ -21,6 +21,7 @@ from coordinator.errors import JournalBrokenError, JournalError, UncertainError
 from coordinator.journals.memory import MemoryJournal
 from coordinator.model import Position, Retry
 from coordinator.records import Resumed, encode_record
+from coordinator.testing.loop import Life
 
 
 def test_the_clock_jumps_both_ways_and_is_never_wrong_by_a_day() -> None:
@@ -29,6 +30,17 @@ def test_the_clock_jumps_both_ways_and_is_never_wrong_by_a_day() -> None:
     read = [clock() for _ in range(2000)]
     assert faults["clock jumped"] > 100 < faults["clock jumped back"]
     assert max(read) - min(read) <= 2 * DRIFT_S_MAX * 1e6 < 86_400 * 1e6
+
+
+def test_what_a_dead_life_reads_changes_no_clock() -> None:
+    read: list[list[int]] = []
+    for looks in (0, 100):
+        clock = WallClock(random.Random(1), 0.5, lambda: 0.0, Counter())
+        dead, living = Life(0), Life(1)
+        dead.end("crash")
+        assert len({clock.of(dead)() for _ in range(looks)}) <= 1
+        read.append([clock.of(living)() for _ in range(10)])
+    assert read[0] == read[1]
 
 
 def test_a_clock_that_does_not_jump_is_virtual_time() -> None:

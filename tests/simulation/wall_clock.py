@@ -9,6 +9,8 @@ import random
 from collections import Counter
 from collections.abc import Callable
 
+from coordinator.testing.loop import Life
+
 __all__ = ["DRIFT_S_MAX", "WallClock"]
 
 START_US = 1_700_000_000_000_000
@@ -43,6 +45,14 @@ class WallClock:
         self._now_s = now_s
         self._faults = faults
         self._wrong_s = 0.0
+
+    def of(self, life: Life) -> Callable[[], int]:
+        """Return the clock that *life* reads, which stands still once that is over.
+
+        What was cut off is closed in an order, and at a time, that the seed does not
+        decide; were it to draw a jump, the next life would be another one.
+        """
+        return lambda: self() if life.alive else START_US
 
     def __call__(self) -> int:
         """Return microseconds since 1970, or what it takes them for."""
