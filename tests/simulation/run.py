@@ -162,8 +162,7 @@ class _Simulation:
         """The process is about to end in order."""
         self._staying: tuple[asyncio.Future[None], asyncio.Task[None]] | None = None
         """Clients who are there until all is closed; the future sends them away."""
-        self._drains_s = 0.0
-        """When it was told to stop and began to drain; 0 if it was not."""
+        self._drains_s = 0.0  # when it began to drain; 0 if it did not
 
     def _time(self) -> float:
         return self.loop.time() if self.loop is not None else self.now_s
@@ -298,23 +297,19 @@ class _Simulation:
         stops_s = self._drains_s or asyncio.get_running_loop().time()
         if coordinator is not None:
             await coordinator.aclose()
-        # Code that catches everything is let go of after a while. If the disk stops
-        # just then, the engine's patience may end first: it says so, and it is soon.
+        # Code that catches everything is let go of after a while. The engine's patience
+        # may end first if the disk stops just then: it says so, and it is soon.
         in_time = asyncio.get_running_loop().time() < stops_s + ABANDON_S
         if journal is not None:
             await journal.aclose()
         self.history.add("life.closed")
         await self._send_away()
-        if in_time:
-            self._check_left_behind(life)
+        left = left_behind() if in_time else []
         # What users left behind lives on, and must get nothing done any more.
         await asyncio.sleep(LEFTOVERS_S)
-        self._check_left_behind(life)
-        return end
-
-    def _check_left_behind(self, life: Life) -> None:
-        for what in left_behind():
+        for what in left or left_behind():
             self._violated("program", f"life {life.number}: left behind: {what}")
+        return end
 
     def _plan_end(
         self, life: Life, plan: LifePlan | None, until: asyncio.Future[None]
