@@ -45,6 +45,8 @@ class DurableWorkflow:
     """Keys of the calls under way, with their directions."""
     cut_off: set[str] = field(default_factory=set[str])
     """Keys of calls that were under way when a process died, and not made since."""
+    let_go: set[str] = field(default_factory=set[str])
+    """Keys of calls that were cancelled in this life, and not made since."""
     started: set[tuple[str, int]] = field(default_factory=set[tuple[str, int]])
     """What a `Started` names."""
     undoable: dict[tuple[str, int], str] = field(
