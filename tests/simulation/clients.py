@@ -21,11 +21,13 @@ from coordinator import Coordinator, CoordinatorError, Handle, Refused
 from coordinator.errors import WorkflowCancelledError, WorkflowStuckError
 from coordinator.runs import WorkflowInfo
 
-__all__ = ["LAST_SPAN_S", "Clients", "Order"]
+__all__ = ["AGAIN_S", "LAST_SPAN_S", "Clients", "Order"]
 
 LAST_ORDERS = 6
 LAST_SPAN_S = 0.5
 """How many orders come when all is healed, and in how many virtual seconds."""
+AGAIN_S = 1.0
+"""Virtual seconds within which who has a key may order a second time."""
 
 
 @dataclass
@@ -103,7 +105,9 @@ class Clients:
         chance = self._chance
         tasks = [group.create_task(self._order(order, at_s))]
         while order.keyed and chance.random() < 0.5:
-            later_s = at_s + chance.choice((0.0, 0.001, 0.05, 1.0)) * chance.random()
+            later_s = (
+                at_s + chance.choice((0.0, 0.001, 0.05, AGAIN_S)) * chance.random()
+            )
             tasks.append(group.create_task(self._order(order, later_s)))
         if chance.random() < self.plan.cancel:
             after_s = chance.choice((0.001, 0.1, 3.0, 15.0)) * chance.random()

@@ -17,7 +17,7 @@ from functools import partial
 
 from tests.simulation.admitted import Bounds
 from tests.simulation.checker import Checker, Violation
-from tests.simulation.clients import LAST_SPAN_S, Clients
+from tests.simulation.clients import AGAIN_S, LAST_SPAN_S, Clients
 from tests.simulation.commands import Keyed
 from tests.simulation.disk import Disk
 from tests.simulation.handles import open_root
@@ -482,7 +482,7 @@ class _Simulation:
         """Wait until nothing is unfinished, or for as long as that may take."""
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + HEALED_S
-        await asyncio.sleep(0.1 + 2 * LAST_SPAN_S)
+        await asyncio.sleep(0.1 + LAST_SPAN_S + AGAIN_S)  # then nobody orders any more
         while (  # noqa: ASYNC110 -- asks as people do, from outside
             coordinator.workflows() and loop.time() < deadline_s
         ):
