@@ -189,10 +189,10 @@ class Checker:
         self._admitted.restart()
         self._gate.restart()
         for workflow in self.workflows.values():
-            # A process lets go of its calls, too, when it stops or its journal fails.
-            workflow.cut_off |= workflow.calls.keys() | workflow.let_go
+            # Also what was answered: its outcome need not have become durable.
+            workflow.cut_off |= workflow.made
+            workflow.made.clear()
             workflow.calls.clear()
-            workflow.let_go.clear()
             workflow.resuming = workflow.late = False
 
     def _started(self, event: Event) -> None:
@@ -265,8 +265,8 @@ class Checker:
         else:
             self._check_undo(workflow, step, fields["undoes"])
         workflow.calls[key] = int(direction)
+        workflow.made.add(key)
         workflow.cut_off.discard(key)
-        workflow.let_go.discard(key)
         for problem in self._patience.begin(int(position), key):
             self._violated(
                 "endless", f"{_way(direction)} {step} of workflow {id_} {problem}"
@@ -323,8 +323,6 @@ class Checker:
             return
         workflow = self.workflows[known[0]]
         workflow.calls.pop(key, None)
-        if fate == "cancelled":
-            workflow.let_go.add(key)
         if fate.startswith("unknown") and "CommandBlocked" not in fate:
             self._pacing.unknown(known[0], key, event.at)
             if (workflow.accepted.type, known[1]) != OWN_POLICY:

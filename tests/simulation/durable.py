@@ -44,9 +44,9 @@ class DurableWorkflow:
     calls: dict[str, int] = field(default_factory=dict[str, int])
     """Keys of the calls under way, with their directions."""
     cut_off: set[str] = field(default_factory=set[str])
-    """Keys of calls that were under way when a process died, and not made since."""
-    let_go: set[str] = field(default_factory=set[str])
-    """Keys of calls that were cancelled in this life, and not made since."""
+    """Keys of the calls that a process made which ended, and that none made since."""
+    made: set[str] = field(default_factory=set[str])
+    """Keys of the calls made in this life."""
     started: set[tuple[str, int]] = field(default_factory=set[tuple[str, int]])
     """What a `Started` names."""
     undoable: dict[tuple[str, int], str] = field(

@@ -6,13 +6,14 @@ The journal is asked for no more than how it ended, and what it owns up to.
 from tests.simulation.durable import DurableWorkflow
 from tests.simulation.services import Effect
 
-from coordinator.model import EndStatus, StepId
+from coordinator.model import Direction, EndStatus, StepId
 
 __all__ = ["ENDS", "FORGETFUL", "HEEDLESS", "judge"]
 
 FORGETFUL = frozenset({"Fork"})
 """Types of commands that may not ask again for the call for which `exec` waited alone
-when the process died. No `Started` names it, so what it did may stay."""
+when the process died. If neither a `Started` nor an outcome tells of it, what it did
+may stay."""
 HEEDLESS = frozenset({"Leaky", "Sprint"})
 """Types of commands that may complete without having asked again for what was called.
 What they did not ask for, their end has to say."""
@@ -50,6 +51,7 @@ def _is_forgotten(effect: Effect, workflow: DurableWorkflow, step: StepId) -> bo
         workflow.accepted.type in FORGETFUL
         and effect.key in workflow.cut_off
         and tuple(step) not in workflow.started
+        and (*step, int(Direction.DO)) not in workflow.outcomes
     )
 
 

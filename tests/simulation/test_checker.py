@@ -404,6 +404,25 @@ def test_what_was_cancelled_before_the_process_died_counts_as_cut_off(
     assert script.kinds() == kinds
 
 
+@pytest.mark.parametrize(
+    ("durable", "kinds"), [(False, []), (True, ["state", "leftover"])]
+)
+def test_what_was_answered_counts_as_cut_off_until_its_outcome_is_durable(
+    durable: bool, kinds: list[str], script: Script
+) -> None:
+    script.add("submit.begin", order="o")
+    payload = msgspec.msgpack.encode({"order": "o"})
+    script.durable(Accepted("Fork", "msgpack", payload, 0))
+    script.call()
+    script.answer()
+    if durable:
+        script.outcome()
+    script.add("life.begin")
+    script.abort()
+    script.finish(EndStatus.COMPENSATED)
+    assert script.kinds() == kinds
+
+
 def test_what_was_cut_off_and_is_named_may_not_stay(script: Script) -> None:
     cut_off(script, "Fork")
     script.durable(Started(1, (("inventory.reserve", 0),), 0))
