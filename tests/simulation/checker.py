@@ -33,6 +33,7 @@ Effects are counted by the world without regard to keys; that an idempotent serv
 it once is checked by it having been asked under one key only.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -67,6 +68,8 @@ __all__ = ["Checker", "Violation", "check"]
 
 OWN_POLICY = ("Keyed", "inventory.reserve")
 """The one step with a policy of its own, see `commands`; it has no limits."""
+NAMED_WITHIN = 3
+"""Batches: that under way when a call ends, the next, and one that was full."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,9 @@ class Checker:
         """Idempotency key: workflow, step, occurrence, direction."""
         self._answered: set[str] = set()
         """Keys that a service answered in this life."""
+        self._unknown: deque[tuple[int, DurableWorkflow, str]] = deque()
+        """Calls that ended unknown, and how many batches later that must be durable."""
+        self._batches = 0
         self._submitted: set[str] = set()
         self._handlers: dict[str, Callable[[Event], None]] = {
             "life.begin": self._life_begin,
@@ -185,6 +191,7 @@ class Checker:
         self._told.begin()
         self._patience.restart()
         self._answered.clear()
+        self._unknown.clear()
         self._pacing.restart()
         self._admitted.restart()
         self._gate.restart()
@@ -323,6 +330,8 @@ class Checker:
             return
         workflow = self.workflows[known[0]]
         workflow.calls.pop(key, None)
+        if fate.startswith("unknown"):
+            self._unknown.append((self._batches + NAMED_WITHIN, workflow, key))
         if fate.startswith("unknown") and "CommandBlocked" not in fate:
             self._pacing.unknown(known[0], key, event.at)
             if (workflow.accepted.type, known[1]) != OWN_POLICY:
@@ -382,6 +391,10 @@ class Checker:
     def _journal_durable(self, event: Event) -> None:
         for position, record in event.fields["records"]:
             self._take(position, record)
+        self._batches += 1
+        while self._unknown and self._unknown[0][0] <= self._batches:
+            _, workflow, key = self._unknown.popleft()
+            workflow.made.discard(key)  # a `Started` names it, or should
 
     def _journal_read(self, event: Event) -> None:
         records: list[tuple[int, Record]] = event.fields["records"]

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 from tests.simulation.admitted import Bounds
-from tests.simulation.checker import Checker
+from tests.simulation.checker import NAMED_WITHIN, Checker
 from tests.simulation.history import Event
 from tests.simulation.services import Effect
 from tests.simulation.shop import GatewayPlan
@@ -417,6 +417,25 @@ def test_what_was_answered_counts_as_cut_off_until_its_outcome_is_durable(
     script.answer()
     if durable:
         script.outcome()
+    script.add("life.begin")
+    script.abort()
+    script.finish(EndStatus.COMPENSATED)
+    assert script.kinds() == kinds
+
+
+@pytest.mark.parametrize(
+    ("batches", "kinds"), [(NAMED_WITHIN - 1, []), (NAMED_WITHIN, ["leftover"])]
+)
+def test_what_ended_unknown_counts_as_cut_off_until_it_must_be_named(
+    batches: int, kinds: list[str], script: Script
+) -> None:
+    script.add("submit.begin", order="o")
+    payload = msgspec.msgpack.encode({"order": "o"})
+    script.durable(Accepted("Fork", "msgpack", payload, 0))
+    script.call()
+    script.answer(fate="unknown: lost")
+    for _ in range(batches):
+        script.durable()
     script.add("life.begin")
     script.abort()
     script.finish(EndStatus.COMPENSATED)
