@@ -24,6 +24,7 @@ from typing import Protocol
 import msgspec
 import pytest
 
+from cmdstream.breaker import BreakerState
 from coordinator.context import StepContext, in_step
 from coordinator.errors import CommandBlocked, CommandDelayed, Refused
 from coordinator.gateways import (
@@ -31,7 +32,6 @@ from coordinator.gateways import (
     BreakerSnapshot,
     GatewayError,
 )
-from coordinator.gateways.breaker import BreakerState
 from coordinator.model import Direction, StepId
 
 LONG_S = 600.0  # A time-out that no test waits for; the machine may be busy.

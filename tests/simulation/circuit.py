@@ -14,7 +14,7 @@ from collections.abc import Callable
 from tests.simulation.history import Event
 from tests.simulation.shop import GatewayPlan
 
-from coordinator.gateways.breaker import BreakerOptions
+from cmdstream.breaker import BreakerOptions
 
 __all__ = ["Circuit", "Gate"]
 

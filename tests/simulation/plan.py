@@ -14,7 +14,7 @@ from tests.simulation.disk import DiskFaults
 from tests.simulation.services import ServiceFaults
 from tests.simulation.shop import GatewayPlan
 
-from coordinator.gateways.breaker import BreakerOptions
+from cmdstream.breaker import BreakerOptions
 from coordinator.model import Retry
 
 __all__ = ["CrashPlan", "LifePlan", "Plan", "draw_plan"]

@@ -7,6 +7,7 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from tests.simulation.planted import Bug, instead
 
+from cmdstream.breaker import Breaker, BreakerState, Ticket
 from coordinator import schedule
 from coordinator.admission import Admission
 from coordinator.commit import Durable
@@ -14,7 +15,6 @@ from coordinator.context import current_step
 from coordinator.door import Door
 from coordinator.engine import Engine
 from coordinator.gateways.base import Gateway
-from coordinator.gateways.breaker import Breaker, BreakerState, Ticket
 from coordinator.model import Random, Retry
 from coordinator.operators import Operators
 from coordinator.retry import DueQueue, slow_interval_s

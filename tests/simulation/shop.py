@@ -22,10 +22,10 @@ from tests.simulation.services import (
     hash_of,
 )
 
+from cmdstream.breaker import BreakerOptions
 from coordinator.context import current_step
 from coordinator.errors import CommandBlocked, CommandDelayed, Refused
 from coordinator.gateways.base import Gateway, GatewayError
-from coordinator.gateways.breaker import BreakerOptions
 from coordinator.testing.loop import Life
 
 __all__ = ["GatewayPlan", "Shop"]

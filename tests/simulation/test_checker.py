@@ -11,7 +11,7 @@ from tests.simulation.history import Event
 from tests.simulation.services import Effect
 from tests.simulation.shop import GatewayPlan
 
-from coordinator.gateways.breaker import BreakerOptions
+from cmdstream.breaker import BreakerOptions
 from coordinator.model import Direction, EndStatus, OutcomeStatus, Retry
 from coordinator.records import (
     Aborting,

@@ -4,6 +4,7 @@
 aiohttp takes half a second to import.
 """
 
+from cmdstream.breaker import Breaker, BreakerOptions, BreakerSnapshot
 from coordinator.gateways.base import (
     Gateway,
     GatewayError,
@@ -12,7 +13,6 @@ from coordinator.gateways.base import (
     aclose_gateways,
     call_headers,
 )
-from coordinator.gateways.breaker import Breaker, BreakerOptions, BreakerSnapshot
 
 __all__ = [
     "Breaker",

@@ -40,18 +40,19 @@ from collections.abc import Awaitable, Callable, Iterator
 from types import MemberDescriptorType, TracebackType
 from typing import Self, TypeVar
 
+from cmdstream.breaker import (
+    Breaker,
+    BreakerOptions,
+    BreakerSnapshot,
+    BreakerState,
+    Ticket,
+)
 from coordinator.context import StepContext, current_step
 from coordinator.errors import (
     CommandBlocked,
     CommandDelayed,
     CoordinatorError,
     Refused,
-)
-from coordinator.gateways.breaker import (
-    Breaker,
-    BreakerOptions,
-    BreakerSnapshot,
-    Ticket,
 )
 from coordinator.rare import sometimes
 
@@ -276,12 +277,15 @@ class Gateway:
         else:
             return value
         finally:
+            before = self._breaker.state
             if answered:
                 self._breaker.succeeded(ticket, self._clock())
             elif failure is not None:
                 self._breaker.failed(ticket, self._clock(), failure)
             else:
                 self._breaker.abandoned(ticket)
+            if self._breaker.state is not before:
+                _note_change(before, self._breaker.state)
 
     def _blocked(self) -> CommandBlocked:
         seen = self.health()
@@ -297,6 +301,16 @@ class Gateway:
         # While trials are on the way nobody can say how long: None, ask as usual.
         blocked.retry_after_s = seen.open_left_s or None
         return blocked
+
+
+def _note_change(before: BreakerState, after: BreakerState) -> None:
+    """Note what the end of a call made of the circuit."""
+    if after is BreakerState.CLOSED:
+        sometimes("circuit closed by trials")
+    elif before is BreakerState.CLOSED:
+        sometimes("circuit opened")
+    else:
+        sometimes("trial failed")
 
 
 def lacks_resources(error: BaseException) -> bool:

@@ -33,6 +33,7 @@ from typing import Any, TypedDict, TypeVar, Unpack, overload
 
 import msgspec
 
+from cmdstream.breaker import BreakerOptions
 from coordinator.context import StepContext
 from coordinator.errors import CommandDelayed, Refused
 from coordinator.gateways.base import (
@@ -43,7 +44,6 @@ from coordinator.gateways.base import (
     call_headers,
     lacks_resources,
 )
-from coordinator.gateways.breaker import BreakerOptions
 from coordinator.gateways.http_rules import (
     Answer,
     Problem,

@@ -13,7 +13,7 @@ from hypothesis.stateful import (
     rule,
 )
 
-from coordinator.gateways.breaker import (
+from cmdstream.breaker import (
     Breaker,
     BreakerOptions,
     BreakerState,

@@ -1,5 +1,8 @@
 """A circuit breaker: stop asking a service that does not answer. Pure; no clock.
 
+It knows nothing of cmd-stream, and is not only for it: coordinator puts it around the
+calls of all its gateways.
+
               failures / calls >= failure_rate
               and calls >= calls_min (a rolling window)
     closed ------------------------------------------> open <---------+
@@ -26,8 +29,6 @@ import enum
 from typing import NewType
 
 import msgspec
-
-from coordinator.rare import sometimes
 
 __all__ = ["Breaker", "BreakerOptions", "BreakerSnapshot", "BreakerState", "Ticket"]
 
@@ -210,7 +211,6 @@ class Breaker:
         self._end_trial()
         self._trials_succeeded += 1
         if self._trials_succeeded >= self._options.trials_to_close:
-            sometimes("circuit closed by trials")
             self._close()
 
     def failed(self, ticket: Ticket, now_s: float, reason: str = "") -> None:
@@ -223,7 +223,6 @@ class Breaker:
             return
         self._last_failure = reason
         if self._state is BreakerState.HALF_OPEN:
-            sometimes("trial failed")
             self._end_trial()
             longer_s = self._open_s * self._options.open_factor
             self._open_s = min(longer_s, self._options.open_longest_s)
@@ -283,7 +282,6 @@ class Breaker:
         self._trials_succeeded = 0
 
     def _open(self, now_s: float) -> None:
-        sometimes("circuit opened")
         self._openings += 1
         self._open_until_s = now_s + self._open_s
         self._enter(BreakerState.OPEN)
