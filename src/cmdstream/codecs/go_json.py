@@ -14,6 +14,7 @@ values along the type they are meant for and applies the rules, so that
     an int outside int64        an error; from 0 to 2**64-1 where declared Meta(ge=0)
     invalid UTF-8, lone \ud800  U+FFFD
     line breaks inside base64   ignored
+    a time without a zone       an error
 
 A missing field without a default takes the zero value rather than being an error: Go
 peers leave zero values out of what they write (``omitempty``), and Go readers accept
@@ -305,7 +306,7 @@ def _sorts_of(kind: inspect.Type) -> tuple[type, ...]:
     match kind:
         case inspect.IntType():
             return (int,)
-        case inspect.BytesType() | inspect.ByteArrayType():
+        case inspect.BytesType() | inspect.ByteArrayType() | inspect.DateTimeType():
             return (str,)
         case _ if hasattr(kind, "item_type") or hasattr(kind, "item_types"):
             return (list,)
@@ -326,6 +327,15 @@ def _shape_custom(value: Any, kind: Any) -> Any:
         return _shape_int(value, _INT)
     if issubclass(kind.cls, bytes):
         return _shape_base64(value, kind)
+    return _shape_plain(value, kind)
+
+
+_ZONE = re.compile(r"(?:[Zz]|[+-][0-9:]{4,5})\Z")
+
+
+def _shape_time(value: Any, kind: Any) -> Any:
+    if type(value) is str and not _ZONE.search(value):
+        raise ValueError(f"time without a zone: {value}")
     return _shape_plain(value, kind)
 
 
@@ -364,4 +374,5 @@ _SHAPERS: dict[type[inspect.Type], Shaper] = {
     inspect.CustomType: _shape_custom,
     inspect.BytesType: _shape_base64,
     inspect.ByteArrayType: _shape_base64,
+    inspect.DateTimeType: _shape_time,
 }

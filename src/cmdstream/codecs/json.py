@@ -21,16 +21,17 @@ What Go's types become, and what becomes of ours:
     uint64                      Annotated[int, msgspec.Meta(ge=0)]
     float64                     float; an int is accepted, NaN and infinity are refused
     []byte                      bytes, as standard base64 with padding
-    time.Time                   str, or datetime with the digits after the sixth cut off
+    time.Time                   str, or a datetime with a zone, rounded to six decimals
     []T, map[string]T, *T       list, dict, T | None; null reads as empty without None
 
 `go_json` has the rules of reading. Most bodies never get there: see `JsonBody.decode`.
 """
 
+import datetime as dt
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TypeAlias
+from typing import Any
 
 import msgspec
 from msgspec import inspect
@@ -43,10 +44,6 @@ from cmdstream.errors import DecodeError, EncodeError, RegistryError
 __all__ = ["JsonBody", "JsonCodec"]
 
 _SCALARS = (str, int, float, bytes)
-
-Plain: TypeAlias = (
-    "str | float | list[Plain] | tuple[Plain, ...] | dict[str, Plain] | None"
-)
 
 
 class JsonCodec(TaggedCodec):
@@ -98,16 +95,17 @@ class JsonBody:
         self._read: Callable[[bytes], Any] = decoder.decode
         self._may_differ = _suspicion(kinds)
         self._has_floats = any(_may_hold(kind, float) for kind in kinds)
-        self._has_numbers = self._has_floats or any(
-            _may_hold(kind, int) for kind in kinds
-        )
+        self._has_integers = any(_may_hold(kind, int) for kind in kinds)
+        self._has_times = any(_may_hold(kind, dt.datetime) for kind in kinds)
 
     def encode(self, value: object) -> bytes:
         """See `cmdstream.codecs.tagged.Body.encode`."""
         try:
             text = _write(value)
-            if self._has_numbers:
+            if self._has_integers or self._has_floats:
                 text = self._checked_numbers(value, text)
+            if self._has_times and _NAIVE_TIME.search(text):
+                _refuse_what_go_cannot_read(value)
         except (
             Exception
         ) as error:  # whatever a property of the user's class raises, too
@@ -128,11 +126,12 @@ class JsonBody:
         * a key in another case, which msgspec skips as unknown; it would take the
           field's default, or an earlier key of the exact name, for the value;
         * an integer beyond int64, which a Python int holds;
+        * a time without a zone, which a datetime may be;
         * nothing else: nulls, missing fields and bad text fail in msgspec, unknown keys
           and exact duplicates are treated alike.
 
-        `_suspicion` is a search of the raw bytes for anything that could be one of the
-        two. It may raise a false alarm, which costs time; it may not miss one.
+        `_suspicion` is a search of the raw bytes for anything that could be one of
+        these. It may raise a false alarm, which costs time; it may not miss one.
         """
         try:
             value = self._read(body)
@@ -160,18 +159,23 @@ class JsonBody:
 
     def _checked_numbers(self, value: object, text: bytes) -> bytes:
         """Refuse the numbers that Go cannot read, and spell the floats its way."""
-        # Only a run of 19 digits can exceed int64, and NaN and infinity are written as
-        # null. Both tests are cheap and may raise a false alarm.
+        # Only a run of 19 digits can exceed int64, NaN and infinity are written as
+        # null, and a float where an int is declared has a fraction. These tests are
+        # cheap and may raise a false alarm.
         if _NINETEEN_DIGITS.search(text):
             go_json.shape(go_json.parse(text), self._kind)
-        if not self._has_floats:
-            return text
-        if b"null" in text:
-            _refuse_not_finite(msgspec.to_builtins(value, enc_hook=_encode_scalar))
-        return go_json.respell_floats(text)
+        if self._has_floats:
+            if b"null" in text:
+                _refuse_what_go_cannot_read(value)
+            text = go_json.respell_floats(text)
+        if self._has_integers and _FRACTION.search(text):
+            self.decode(text)
+        return text
 
 
 _NINETEEN_DIGITS = re.compile(rb"[0-9]{19}")
+_FRACTION = re.compile(rb"[0-9][.eE]")
+_NAIVE_TIME = re.compile(rb"[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?\"")
 
 
 def _type_info(entry: type) -> inspect.Type:
@@ -193,17 +197,19 @@ def _bare(entry: type) -> tuple[Callable[[Any], object] | None, Any]:
     return None, entry
 
 
-def _may_hold(kind: inspect.Type, number: type[int | float]) -> bool:
+def _may_hold(kind: inspect.Type, wanted: type[int | float | dt.datetime]) -> bool:
     match kind:
         case inspect.AnyType():
             return True
         case inspect.IntType():
-            return number is int
+            return wanted is int
         case inspect.FloatType():
-            return number is float
+            return wanted is float
+        case inspect.DateTimeType():
+            return wanted is dt.datetime
         case _ if isinstance(kind, inspect.CustomType):
             found: type = kind.cls
-            return found is object or issubclass(found, number)
+            return found is object or issubclass(found, wanted)
         case _:
             return False
 
@@ -251,17 +257,19 @@ def _suspicion(kinds: list[inspect.Type]) -> Callable[[bytes], object]:
         field.encode_name for kind in kinds for field in getattr(kind, "fields", ())
     }
     has_integers = any(_may_hold(kind, int) for kind in kinds)
+    has_times = any(isinstance(kind, inspect.DateTimeType) for kind in kinds)
     if not all(name.isascii() and name.isidentifier() for name in names):
         return _always  # not worth a pattern: such names are rare and the rules correct
     key = _key_pattern(names).search if names else _never
     escaped = _ESCAPED_KEY.search if names else _never
     digits = _NINETEEN_DIGITS.search if has_integers else _never
+    time = _naive_time if has_times else _never
 
     def may_differ(body: bytes) -> object:
         return (
             key(body)
             or (b"\\" in body and escaped(body))
-            or (len(body) >= 19 and digits(body))
+            or (len(body) >= 19 and (digits(body) or time(body)))
         )
 
     return may_differ
@@ -290,6 +298,11 @@ def _any_case(character: str) -> str:
     return f"[{lower}{upper}]" if lower != upper else character
 
 
+def _naive_time(body: bytes) -> object:
+    # With escapes in it, a time may be spelled in any way.
+    return b"\\" in body or _NAIVE_TIME.search(body)
+
+
 def _always(_body: bytes) -> bool:
     return True
 
@@ -298,14 +311,27 @@ def _never(_body: bytes) -> None:
     return None
 
 
-def _refuse_not_finite(value: Plain) -> None:
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{value} is not a JSON number")
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, list | tuple):
-        for item in value:
-            _refuse_not_finite(item)
+def _refuse_what_go_cannot_read(value: object) -> None:
+    """Look for the values that msgspec writes in a way of its own.
+
+    Raises:
+        ValueError: A float is not finite, or a time says no zone.
+    """
+    plain: list[Any] = [
+        msgspec.to_builtins(
+            value, builtin_types=(dt.datetime,), enc_hook=_encode_scalar
+        )
+    ]
+    while plain:
+        found = plain.pop()
+        if isinstance(found, float) and not math.isfinite(found):
+            raise ValueError(f"{found} is not a JSON number")
+        if isinstance(found, dt.datetime) and found.tzinfo is None:
+            raise ValueError(f"{found} says no time zone, and Go reads none without")
+        if isinstance(found, dict):
+            plain += found.values()
+        if isinstance(found, list | tuple):
+            plain += found
 
 
 def _encode_scalar(value: object) -> object:

@@ -1,5 +1,6 @@
 """Go's rules, one by one."""
 
+import datetime as dt
 import json
 import math
 from typing import Annotated, Any, Literal
@@ -202,6 +203,10 @@ def test_null_is_the_zero_value(name: str) -> None:
         (b'"AQ\\r\\nI="', bytes, "AQI="),
         (b'"AQ\\nI="', Blob, "AQI="),
         (b"1", bytes, 1),
+        (b'"2026-05-03T01:02:03+02:00"', dt.datetime, "2026-05-03T01:02:03+02:00"),
+        (b'"2026-05-03T01:02:03z"', dt.datetime | None, "2026-05-03T01:02:03z"),
+        (b"null", dt.datetime, "0001-01-01T00:00:00Z"),
+        (b"1", dt.datetime, 1),
         (b'{"x":1}', Inner | None, {"X": 1}),
         (b'{"x":1}', Inner | list[int], {"X": 1}),
         (b"[1,null]", Inner | list[int], [1, 0]),
@@ -223,6 +228,13 @@ def test_an_integer_beyond_int64_is_refused(kind: Any) -> None:
         text = f"[{number}]" if kind == list[int] else f"{number}"
         with pytest.raises(ValueError, match=f"integer out of range: {number}"):
             shaped(text.encode(), kind)
+
+
+@pytest.mark.parametrize("kind", [dt.datetime, dt.datetime | None])
+def test_a_time_without_a_zone_is_refused(kind: Any) -> None:
+    for text in (b'"2026-05-03T01:02:03"', b'"2026-05-03T01:02:03.456"', b'""'):
+        with pytest.raises(ValueError, match="time without a zone"):
+            shaped(text, kind)
 
 
 def test_an_unsigned_integer_has_64_bits() -> None:

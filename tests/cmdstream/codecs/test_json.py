@@ -10,7 +10,14 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.cmdstream.helpers import CODEC, VECTORS, AddCmd, CalcResult, EchoCmd
+from tests.cmdstream.helpers import (
+    CODEC,
+    VECTORS,
+    AddCmd,
+    CalcResult,
+    EchoCmd,
+    SleepCmd,
+)
 
 from cmdstream import DecodeError, EncodeError, JsonCodec, Registry, RegistryError
 from cmdstream.codec import Decoded
@@ -245,6 +252,10 @@ class When(msgspec.Struct):
     at: dt.datetime
 
 
+class Loose(msgspec.Struct):
+    thing: Any
+
+
 @pytest.mark.parametrize(
     ("value", "body"),
     [
@@ -296,9 +307,62 @@ def test_a_field_without_a_zero_value_has_to_be_there() -> None:
         decode(Painted, b"{}")
 
 
-def test_the_tenth_digit_of_a_second_is_cut_off_by_datetime_only() -> None:
-    body = b'{"at":"2026-05-03T01:02:03.456789012Z"}'
-    assert decode(When, body).at.microsecond == 456789
+@pytest.mark.parametrize(
+    ("text", "microsecond"),
+    [(b"456789012", 456789), (b"456789912", 456790), (b"5", 500000)],
+)
+def test_a_datetime_is_rounded_to_six_of_gos_nine_decimals(
+    text: bytes, microsecond: int
+) -> None:
+    body = b'{"at":"2026-05-03T01:02:03.' + text + b'+02:00"}'
+    assert decode(When, body).at.microsecond == microsecond
+
+
+def test_the_zero_time_of_go_is_a_datetime() -> None:
+    body = b'{"at":"0001-01-01T00:00:00Z"}'
+    assert (
+        decode(When, body)
+        == decode(When, b"{}")
+        == When(dt.datetime(1, 1, 1, tzinfo=dt.UTC))
+    )
+    assert encode(decode(When, body)) == body
+
+
+NAIVE = dt.datetime(2026, 5, 3, 1, 2, 3)  # noqa: DTZ001 -- the point
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        When(NAIVE),
+        When(NAIVE.replace(microsecond=5)),
+        Loose([{"at": NAIVE}]),
+    ],
+)
+def test_a_time_without_a_zone_is_not_written(value: object) -> None:
+    with pytest.raises(EncodeError, match="says no time zone, and Go reads none"):
+        encode(value)
+
+
+def test_a_text_that_looks_like_a_time_is_written() -> None:
+    assert encode(Loose("T01:02:03")) == b'{"thing":"T01:02:03"}'
+
+
+class Mixed(msgspec.Struct):
+    n: int
+    ratio: float = 0.0
+    text: str = ""
+
+
+@pytest.mark.parametrize("value", [AddCmd(1.5, 2), AddCmd(10 / 2, 2), Mixed(1.5, 2.5)])  # type: ignore[arg-type]  # the point
+def test_a_fraction_is_not_written_where_go_has_an_int(value: object) -> None:
+    with pytest.raises(EncodeError, match="has no JSON form"):
+        encode(value)
+
+
+def test_a_fraction_elsewhere_is_written() -> None:
+    assert encode(Mixed(1, 2.5, "3.5")) == b'{"n":1,"ratio":2.5,"text":"3.5"}'
+    assert encode(SleepCmd(1, "2.5")) == b'{"ms":1,"tag":"2.5"}'
 
 
 @pytest.mark.parametrize(
@@ -311,6 +375,11 @@ def test_the_tenth_digit_of_a_second_is_cut_off_by_datetime_only() -> None:
         (EchoCmd, b"5"),
         (Flag, b'"***"'),
         (Ratio, b"1e999"),
+        (When, b'{"at":"2026-05-03T01:02:03"}'),
+        (When, b'{"at":"2026-05-03t01:02:03.5"}'),
+        (When, b'{"at":"2026-05-03 01:02:03"}'),
+        (When, rb'{"at":"2026-05-03T01:02:0\u0033"}'),
+        (When, b'{"at":5}'),
         (Order, b'{"Id":"x","cents":"7"}'),
         (Order, b"[]"),
         (Order, b'{"Id":"x"} {}'),
@@ -365,10 +434,6 @@ class HoldsDuration(msgspec.Struct):
 
 class Unknown(msgspec.Struct):
     thing: "NoSuchName"  # type: ignore[name-defined]  # noqa: F821 -- the point
-
-
-class Loose(msgspec.Struct):
-    thing: Any
 
 
 @pytest.mark.parametrize(
