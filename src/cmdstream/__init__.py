@@ -9,6 +9,7 @@ from cmdstream.calling import ClientOptions
 from cmdstream.client import Client, ResultStream
 from cmdstream.codec import Codec, Registry, ResultType
 from cmdstream.codecs.json import JsonCodec
+from cmdstream.codecs.mus import MusCodec
 from cmdstream.errors import (
     CmdStreamError,
     ConnectError,
@@ -44,6 +45,7 @@ __all__ = [
     "JsonCodec",
     "LinkOptions",
     "LocalProtocolError",
+    "MusCodec",
     "ProtocolError",
     "Registry",
     "RegistryError",

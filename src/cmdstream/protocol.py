@@ -16,11 +16,14 @@ There is no outer length around a frame. So after any error the place where the 
 begins is unknown: the connection is dead, and every later call raises the same error.
 
 Kept between calls: the bytes that are not yet a whole frame, never more than were
-received, each copied once (`_Inbox`). Differences from Go, both on purpose: a negative
-seq is refused rather than echoed, and so is an empty ServerInfo.
+received, each copied once, and how far the codec got in them (`_Inbox`). Differences
+from Go, both on purpose: a negative seq is refused rather than echoed, and so is an
+empty ServerInfo.
 """
 
-from cmdstream.codec import Codec
+from collections.abc import Callable
+
+from cmdstream.codec import Codec, Decoded, Unfinished
 from cmdstream.errors import (
     LocalProtocolError,
     RemoteProtocolError,
@@ -59,6 +62,8 @@ class _Inbox:
         self.data: Buffer = b""
         self.offset = 0  # everything before it is consumed
         self.needed = 1  # bytes from offset on, before another look is worth it
+        # Goes on with a body whose end the codec has to look for; None to begin anew.
+        self.resume: Callable[[Buffer, int], Decoded | Unfinished] | None = None
         self.error: RemoteProtocolError | None = None
 
     def add(self, data: bytes) -> None:
@@ -76,7 +81,9 @@ class _Inbox:
             self.data += data
         self.offset = 0
 
-    def wait_for(self, end: int) -> None:
+    def wait_for(self, end: int | Unfinished) -> None:
+        if isinstance(end, Unfinished):
+            self.resume, end = end.resume, end.needed
         self.needed = end - self.offset
 
     def wait_for_more(self) -> None:
@@ -84,7 +91,7 @@ class _Inbox:
 
     def fail(self, error: RemoteProtocolError) -> None:
         self.error = error
-        self.data, self.offset = b"", 0
+        self.data, self.offset, self.resume = b"", 0, None
         self.needed = 0  # so that `next_event` looks again, and finds the error
 
     def end(self) -> None:
@@ -179,11 +186,11 @@ class ServerConnection:
         if seq == 0:
             inbox.offset, inbox.needed = position, 1
             return _PING_RECEIVED
-        decoded = self._codec.decode_command(inbox.data, position)
-        if isinstance(decoded, int):
+        decoded = (inbox.resume or self._codec.decode_command)(inbox.data, position)
+        if not isinstance(decoded, Decoded):
             inbox.wait_for(decoded)
             return None
-        inbox.offset, inbox.needed = decoded.end, 1
+        inbox.offset, inbox.needed, inbox.resume = decoded.end, 1, None
         return CommandReceived(
             seq, decoded.tag, decoded.value, decoded.body, decoded.end - start
         )
@@ -316,11 +323,11 @@ class ClientConnection:
         if seq == 0:
             inbox.offset, inbox.needed = position, 1
             return _PONG_RECEIVED
-        decoded = self._codec.decode_result(inbox.data, position)
-        if isinstance(decoded, int):
+        decoded = (inbox.resume or self._codec.decode_result)(inbox.data, position)
+        if not isinstance(decoded, Decoded):
             inbox.wait_for(decoded)
             return None
-        inbox.offset, inbox.needed = decoded.end, 1
+        inbox.offset, inbox.needed, inbox.resume = decoded.end, 1, None
         is_last = self._codec.is_last(decoded.value)
         return ResultReceived(seq, decoded.value, is_last, decoded.end - start)
 

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from cmdstream import Registry, RegistryError, ResultType
+from cmdstream import EncodeError, Registry, RegistryError, ResultType
 
 
 class Number(int):
@@ -31,6 +31,27 @@ def test_tags_follow_the_order_of_registration() -> None:
     registry = Registry([str, Number], [Part, Number])
     assert registry.commands == (str, Number)
     assert registry.results == (Part, Number)
+    assert registry.numbered_commands() == {0: str, 1: Number}
+    assert registry.numbered_results() == {0: Part, 1: Number}
+    assert registry.numbered_commands(1) == {1: str, 2: Number}
+
+
+def test_types_may_have_numbers_of_ones_choice() -> None:
+    results: dict[int, Any] = {0: ResultType(Part, "last"), 2: Number}
+    registry = Registry({7: str, 300: Number}, results)
+    assert registry.commands == (str, Number)
+    for first in (0, 1):
+        assert registry.numbered_commands(first) == {7: str, 300: Number}
+        assert registry.numbered_results(first) == {0: Part, 2: Number}
+    assert not registry.is_last(Part(1, last=False))
+
+
+@pytest.mark.parametrize("number", [-1, 2**63, "1", 1.0])
+def test_a_number_that_no_frame_can_carry_is_refused(number: Any) -> None:
+    with pytest.raises(RegistryError, match=f"command number {number!r} is no integer"):
+        Registry({number: str}, [])
+    with pytest.raises(RegistryError, match=f"result number {number!r} is no integer"):
+        Registry([], {number: Part})
 
 
 def test_a_result_is_the_last_unless_a_rule_says_otherwise() -> None:
@@ -75,5 +96,7 @@ def test_a_rule_about_a_field_that_is_not_there_is_refused() -> None:
 
 
 def test_an_unregistered_type_has_no_rule() -> None:
-    with pytest.raises(KeyError):
+    with pytest.raises(EncodeError, match="str is not a registered result: Number"):
         Registry([], [Number]).is_last("x")
+    with pytest.raises(EncodeError, match="str is not a registered result: none"):
+        Registry([], []).is_last("x")

@@ -2,14 +2,14 @@
 
     CodecBytes := tag (size varint)  length (size varint)  body[length]
 
-The tag is the type's place in the registry, from 0. Since the length is known before
-the body, a body over the limit is refused while none of it has arrived.
+The tag is the type's number in the registry, which counts from 0. Since the length is
+known before the body, a body over the limit is refused while none of it has arrived.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from cmdstream.codec import BODY_SIZE_MAX, Decoded, Registry
+from cmdstream.codec import BODY_SIZE_MAX, Decoded, Registry, unregistered
 from cmdstream.errors import DecodeError, EncodeError, RemoteProtocolError
 from cmdstream.wire import Buffer, read_size, write_size
 
@@ -49,7 +49,7 @@ class TaggedCodec:
         """Prepare the body of each registered type, once.
 
         Args:
-            registry: The types, in the order of their tags.
+            registry: The types, with their tags or in the order of these.
             body_of: Makes the body of a type.
             body_size_max: Bytes of one body, both ways: what the peer would refuse is
                 not sent either.
@@ -58,19 +58,17 @@ class TaggedCodec:
             RegistryError: From *body_of*.
         """
         self.registry = registry
-        self._commands = _Messages("command", registry.commands, body_of, body_size_max)
-        self._results = _Messages("result", registry.results, body_of, body_size_max)
-        self.encode_command = self._commands.encode
-        self.decode_command = self._commands.decode
-        self.encode_result = self._results.encode
-        self.decode_result = self._results.decode
-
-    def is_last(self, result: object) -> bool:
-        """See `cmdstream.codec.Codec.is_last`."""
-        try:
-            return self.registry.is_last(result)
-        except KeyError:
-            raise self._results.unregistered(result) from None
+        commands = _Messages(
+            "command", registry.numbered_commands(), body_of, body_size_max
+        )
+        results = _Messages(
+            "result", registry.numbered_results(), body_of, body_size_max
+        )
+        self.encode_command = commands.encode
+        self.decode_command = commands.decode
+        self.encode_result = results.encode
+        self.decode_result = results.decode
+        self.is_last = registry.is_last
 
 
 class _Messages:
@@ -79,17 +77,16 @@ class _Messages:
     def __init__(
         self,
         kind: str,
-        types: Sequence[type],
+        types: Mapping[int, type],
         body_of: Callable[[type], Body],
         body_size_max: int,
     ) -> None:
-        bodies = [body_of(entry) for entry in types]
+        bodies = {tag: body_of(entry) for tag, entry in types.items()}
         self._kind = kind
-        self._names = [entry.__qualname__ for entry in types]
-        self._decoders = [body.decode for body in bodies]
+        self._names = {tag: entry.__qualname__ for tag, entry in types.items()}
+        self._decoders = {tag: body.decode for tag, body in bodies.items()}
         self._encoders = {
-            entry: (write_size(tag), body.encode)
-            for tag, (entry, body) in enumerate(zip(types, bodies, strict=True))
+            entry: (write_size(tag), bodies[tag].encode) for tag, entry in types.items()
         }
         self._body_size_max = body_size_max
 
@@ -98,7 +95,7 @@ class _Messages:
         try:
             tag, encode = self._encoders[type(value)]
         except KeyError:
-            raise self.unregistered(value) from None
+            raise unregistered(self._kind, value, self._encoders) from None
         body = encode(value)
         size = len(body)
         if size > self._body_size_max:
@@ -114,7 +111,7 @@ class _Messages:
         if (
             len(data) - offset > 1
             and (tag := data[offset]) | (size := data[offset + 1]) < 0x80
-            and tag < len(self._decoders)
+            and tag in self._decoders
         ):
             start = offset + 2
         elif (head := self._read_head(data, offset)) is None:
@@ -146,7 +143,7 @@ class _Messages:
         if (found := read_size(data, offset)) is None:
             return None
         tag, position = found
-        if tag >= len(self._decoders):
+        if tag not in self._decoders:
             # Go closes the connection, and so do we. The length would let us skip the
             # body, but then the peer would wait for a result for ever.
             raise DecodeError(
@@ -156,10 +153,3 @@ class _Messages:
             return None
         size, start = found
         return tag, size, start
-
-    def unregistered(self, value: object) -> EncodeError:
-        """Make the error for a value whose type is not in the list."""
-        known = ", ".join(self._names) or "none"
-        return EncodeError(
-            f"{type(value).__qualname__} is not a registered {self._kind}: {known}"
-        )
