@@ -20,7 +20,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 from cmdstream.calling import ClientOptions
 from cmdstream.client import Client
@@ -113,8 +113,11 @@ def _last_one(options: argparse.Namespace) -> Callable[[Opaque], bool]:
         return counted
 
     def told(result: Opaque) -> bool:
-        value = json.loads(result.body)
-        return isinstance(value, dict) and bool(value.get(options.until))
+        value: object = json.loads(result.body)
+        if not isinstance(value, dict):
+            return False
+        fields = cast("dict[str, object]", value)  # what JSON's objects become
+        return bool(fields.get(options.until))
 
     return told
 
