@@ -22,11 +22,14 @@ from cmdstream.errors import (
     RemoteProtocolError,
     ResultsOverflowError,
     ServerInfoMismatchError,
+    TlsConfigError,
 )
 from cmdstream.messages import CommandReceived, ResultReceived
+from cmdstream.middleware import Middleware, ReplyWatcher, WatchedReply
 from cmdstream.server import Gate, Server
-from cmdstream.serving import Handler, Reply, ServerOptions
+from cmdstream.serving import Failure, Handler, Reply, ServerOptions
 from cmdstream.tasks import CommandHandler, TaskHandler
+from cmdstream.tls import ServerTls, client_tls
 from cmdstream.transport import LinkOptions
 
 __all__ = [
@@ -40,17 +43,20 @@ __all__ = [
     "ConnectionClosedError",
     "DecodeError",
     "EncodeError",
+    "Failure",
     "Gate",
     "Handler",
     "JsonCodec",
     "LinkOptions",
     "LocalProtocolError",
+    "Middleware",
     "MusCodec",
     "ProtocolError",
     "Registry",
     "RegistryError",
     "RemoteProtocolError",
     "Reply",
+    "ReplyWatcher",
     "ResultReceived",
     "ResultStream",
     "ResultType",
@@ -58,5 +64,9 @@ __all__ = [
     "Server",
     "ServerInfoMismatchError",
     "ServerOptions",
+    "ServerTls",
     "TaskHandler",
+    "TlsConfigError",
+    "WatchedReply",
+    "client_tls",
 ]

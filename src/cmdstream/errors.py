@@ -10,7 +10,8 @@
     |       `-- ServerInfoMismatchError  it serves another application; do not retry
     |-- ConnectionClosedError        the connection is gone; what was sent may have run
     |   `-- ConnectError      it never came to be; nothing was sent
-    `-- ResultsOverflowError         we read one command's results too slowly
+    |-- ResultsOverflowError         we read one command's results too slowly
+    `-- TlsConfigError               a certificate or key cannot be used; at start-up
 
 An exception raised by a command is none of these: the protocol has no error result, so
 the server closes the connection and logs the reason, and the client sees a
@@ -29,6 +30,7 @@ __all__ = [
     "RemoteProtocolError",
     "ResultsOverflowError",
     "ServerInfoMismatchError",
+    "TlsConfigError",
 ]
 
 
@@ -100,4 +102,11 @@ class ResultsOverflowError(CmdStreamError):
     """More results of one command arrived than its reader took in time.
 
     The command is forgotten; what was queued has been handed out before this is raised.
+    """
+
+
+class TlsConfigError(CmdStreamError):
+    """A certificate, a key or a list of authorities cannot be used.
+
+    Raised where the files are read, and names the one to look at.
     """

@@ -127,6 +127,11 @@ class ServerConnection:
         self._greeting = write_size(len(server_info)) + server_info
         self._inbox = _Inbox()
 
+    @property
+    def is_between_frames(self) -> bool:
+        """True if all that arrived has been given out: the next byte begins a frame."""
+        return self._inbox.offset == len(self._inbox.data)
+
     def greeting(self) -> bytes:
         """Give what the server has to send before anything else."""
         return self._greeting

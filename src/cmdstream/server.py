@@ -2,27 +2,44 @@
 
     async with Server(codec, TaskHandler(handle)) as server:
         await server.listen("127.0.0.1", 9000)
-        await server.wait_closed()
+        await stop.wait()
+        await server.shutdown(drain_s=30)
 
-Coming down has three steps, each of which includes those before and may be repeated:
+`Server.shutdown` is all that most need. It takes these steps, each of which includes
+those before and may be repeated:
 
     stop_accepting()    no new clients; those that are there go on
     drain(deadline_s)   no new commands; what runs ends, is flushed, and clients hang up
     aclose()            clients are hung up on; tasks are cancelled; what resists is cut
 
-Failures to accept, such as too few file descriptors, are asyncio's: it reports them to
-the loop's exception handler, waits a second, and goes on accepting.
+A client counts from the moment it is accepted. Its TLS handshake is over within
+`ServerOptions.tls_handshake_timeout_s`, and whatever goes wrong in it is one line in
+the log, and nothing to anybody else.
 """
 
 import asyncio
-from collections.abc import Callable
+import socket
+import ssl
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from types import TracebackType
 from typing import Protocol, Self
 
 from cmdstream.codec import Codec
 from cmdstream.errors import ConnectionClosedError
-from cmdstream.serving import Handler, ServedClient, ServerOptions, logger
+from cmdstream.listening import Listener, bind_tcp, bind_unix
+from cmdstream.middleware import Middleware, WatchedReply, surround
+from cmdstream.serving import (
+    Failure,
+    Handler,
+    Reply,
+    ServedClient,
+    ServerOptions,
+    Service,
+    logger,
+)
 from cmdstream.tasks import TaskHandler
+from cmdstream.tls import ServerTls, handshake_failure
 
 __all__ = ["Gate", "Server"]
 
@@ -57,6 +74,8 @@ class Server:
         *,
         options: ServerOptions | None = None,
         gate: Gate | None = None,
+        failure: Failure | None = None,
+        middleware: Iterable[Middleware] = (),
     ) -> None:
         """Make a server that listens nowhere yet.
 
@@ -67,14 +86,30 @@ class Server:
             options: Bounds.
             gate: While it is closed no command is started, and clients are not read
                 from once they have sent one.
+            failure: Tells a client that its command failed, in the place of hanging up
+                on it with all its other commands: called with ``reason=``, a text that
+                may hold what an exception says, it gives a registered result, the last
+                of its command. A result class with a field `reason` will do.
+            middleware: Functions around *handler*, the first outermost; see
+                `cmdstream.middleware`.
         """
         self.in_flight = 0
-        self._codec = codec
-        self._handler = handler
+        self._tasks = handler if isinstance(handler, TaskHandler) else None
         self._options = options or ServerOptions()
+        around = list(middleware)
+        self._service = Service(
+            codec,
+            surround(handler, around),
+            self._options,
+            failure,
+            WatchedReply if around else Reply,
+        )
         self._gate = gate
         self._unsubscribe = gate.subscribe(self.wake_next) if gate else None
-        self._listeners: list[asyncio.Server] = []
+        self._listeners: list[Listener] = []
+        # Accepted, and on the way to be clients: through a handshake, or a turn or two.
+        self._arriving: dict[ServedClient, socket.socket] = {}
+        self._arrivals: set[asyncio.Task[None]] = set()
         self._clients: set[ServedClient] = set()
         # Clients with a command to start, in the order in which they came to wait.
         self._waiting: dict[ServedClient, None] = {}
@@ -103,27 +138,36 @@ class Server:
     @property
     def addresses(self) -> list[tuple[str, int] | str]:
         """Where the server listens: ``(host, port)``, or the path of a unix socket."""
-        names = (
-            socket.getsockname()
-            for listener in self._listeners
-            for socket in listener.sockets
-        )
-        return [name[:2] if isinstance(name, tuple) else name for name in names]
+        return [listener.address for listener in self._listeners]
 
-    async def listen(self, host: str, port: int) -> tuple[str, int]:
+    async def listen(
+        self, host: str, port: int, *, tls: ServerTls | ssl.SSLContext | None = None
+    ) -> tuple[str, int]:
         """Accept clients on *host* and *port*, 0 for any free one.
 
+        Args:
+            host: Name or address; empty for all of this machine.
+            port: Of TCP.
+            tls: The certificate to serve with, and whose clients to let in. A
+                `ServerTls` may be reloaded; a context is used as it is.
+
         Returns:
-            The address, with the port that was given.
+            The address, with the port that was given; of several addresses, the first.
 
         Raises:
+            ConnectionClosedError: The server accepts nobody any more.
             OSError: The address cannot be had.
         """
-        loop = asyncio.get_running_loop()
-        listener = await loop.create_server(self._make_client, host, port)
-        self._listeners.append(listener)
-        name = listener.sockets[0].getsockname()
-        return name[0], name[1]
+        sockets = await bind_tcp(host, port)
+        if not self._accepting:
+            for sock in sockets:
+                sock.close()
+            raise ConnectionClosedError("the server accepts nobody any more")
+        listeners = [self._listen(sock, tls) for sock in sockets]
+        self._listeners += listeners
+        address = listeners[0].address
+        assert isinstance(address, tuple)
+        return address
 
     async def listen_unix(self, path: str) -> None:
         """Accept clients on the unix socket *path*; a stale socket is replaced.
@@ -131,9 +175,7 @@ class Server:
         Raises:
             OSError: The path cannot be had.
         """
-        loop = asyncio.get_running_loop()
-        listener = await loop.create_unix_server(self._make_client, path)
-        self._listeners.append(listener)
+        self._listeners.append(self._listen(bind_unix(path), None))
 
     def stop_accepting(self) -> None:
         """Let no more clients in; those that are connected go on."""
@@ -141,6 +183,28 @@ class Server:
         for listener in self._listeners:
             listener.close()
         self._listeners.clear()
+        for sock in self._arriving.values():
+            # Its handshake then sees the end of the connection, and closes the socket:
+            # that is not ours any more.
+            with suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+
+    async def shutdown(self, drain_s: float) -> bool:
+        """Come down: let what runs end for *drain_s* seconds, then close all the same.
+
+        Never takes longer than that and `LinkOptions.close_timeout_s`. May be called
+        again, also while it is under way, to be quicker.
+
+        Returns:
+            True if everything had ended by itself.
+
+        Cancellation: goes on with closing at once, and is cancelled when that is done;
+        the second one cuts whatever is left.
+        """
+        try:
+            return await self.drain(drain_s)
+        finally:
+            await self.aclose()
 
     async def drain(self, deadline_s: float) -> bool:
         """Let what runs come to its end, send it, and hang up on all clients.
@@ -165,7 +229,7 @@ class Server:
                 await self._wait_for_clients()
         except TimeoutError:
             return False
-        return True
+        return not self.in_flight  # closed by somebody else meanwhile, perhaps
 
     async def aclose(self) -> None:
         """Hang up on all clients, end all tasks, and be closed. Idempotent.
@@ -181,13 +245,14 @@ class Server:
             self._unsubscribe = None
         self._hang_up_all()
         try:
-            if isinstance(self._handler, TaskHandler):
-                await self._handler.aclose(self._options.link.close_timeout_s)
+            if self._tasks is not None:
+                await self._tasks.aclose(self._options.link.close_timeout_s)
             await self._wait_for_clients()
         finally:
             for client in list(self._clients):
                 client.abort(ConnectionClosedError("the server is closed"))
             self._is_closed.set()
+            self._wake_idle_waiters()
 
     async def wait_closed(self) -> None:
         """Wait until `aclose` is through.
@@ -200,16 +265,9 @@ class Server:
 
     def joined(self, client: ServedClient) -> bool:
         """See `cmdstream.serving.Admission.joined`."""
+        self._arriving.pop(client, None)
         if not self._accepting:
             client.abort(ConnectionClosedError("the server is shutting down"))
-            return False
-        if len(self._clients) >= self._options.connections_max:
-            logger.warning(
-                "hanging up on %s: %d clients are connected, which is the limit",
-                client.peer,
-                len(self._clients),
-            )
-            client.abort(ConnectionClosedError("too many clients"))
             return False
         self._clients.add(client)
         return True
@@ -239,11 +297,8 @@ class Server:
         self.in_flight -= 1
         if self._waiting:
             self.wake_next()
-        if not self.in_flight:
-            waiters, self._idle_waiters = self._idle_waiters, []
-            for waiter in waiters:
-                if not waiter.done():
-                    waiter.set_result(None)
+        if not self.in_flight and self._idle_waiters:
+            self._wake_idle_waiters()
 
     def wake_next(self) -> None:
         """See `cmdstream.serving.Admission.wake_next`."""
@@ -264,20 +319,84 @@ class Server:
             and (self._gate is None or self._gate.is_open())
         )
 
-    def _make_client(self) -> ServedClient:
-        return ServedClient(self._codec, self._handler, self, self._options)
+    def _listen(
+        self, sock: socket.socket, tls: ServerTls | ssl.SSLContext | None
+    ) -> Listener:
+        def accepted(client: socket.socket, peer: str) -> None:
+            self._take(client, peer, tls.context if isinstance(tls, ServerTls) else tls)
+
+        return Listener(sock, accepted, self._listeners.remove)
+
+    def _take(
+        self, sock: socket.socket, peer: str, context: ssl.SSLContext | None
+    ) -> None:
+        """Take in a client that was accepted, or turn it away."""
+        present = len(self._clients) + len(self._arriving)
+        if present >= self._options.connections_max:
+            logger.warning(
+                "hanging up on %s: %d clients are connected, which is the limit",
+                peer,
+                present,
+            )
+            sock.close()
+            return
+        client = ServedClient(self._service, self)
+        self._arriving[client] = sock
+        arrival = asyncio.get_running_loop().create_task(
+            self._open(client, sock, peer, context)
+        )
+        self._arrivals.add(arrival)
+        arrival.add_done_callback(self._arrivals.discard)
+
+    async def _open(
+        self,
+        client: ServedClient,
+        sock: socket.socket,
+        peer: str,
+        context: ssl.SSLContext | None,
+    ) -> None:
+        """Make *sock* the connection of *client*, who then calls `joined`."""
+        loop = asyncio.get_running_loop()
+        try:
+            if context is None:
+                await loop.connect_accepted_socket(lambda: client, sock)
+            else:
+                await loop.connect_accepted_socket(
+                    lambda: client,
+                    sock,
+                    ssl=context,
+                    ssl_handshake_timeout=self._options.tls_handshake_timeout_s,
+                    ssl_shutdown_timeout=self._options.link.close_timeout_s,
+                )
+        except OSError as error:
+            if self._accepting:
+                what = "connection" if context is None else "TLS"
+                logger.warning(
+                    "no %s with %s: %s", what, peer, handshake_failure(error)
+                )
+        finally:
+            self._arriving.pop(client, None)
 
     async def _wait_until_idle(self) -> None:
-        while self.in_flight:
+        while self.in_flight and not self._is_closed.is_set():
             waiter = asyncio.get_running_loop().create_future()
             self._idle_waiters.append(waiter)
             await waiter
+
+    def _wake_idle_waiters(self) -> None:
+        waiters, self._idle_waiters = self._idle_waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
 
     def _hang_up_all(self) -> None:
         for client in list(self._clients):
             client.close(ConnectionClosedError("the server is shutting down"))
 
     async def _wait_for_clients(self) -> None:
-        # Each one is closing and has a timer that cuts it, so this comes to an end.
+        # Those who arrive see the end of their connection, and each of the others is
+        # closing and has a timer that cuts it. So this comes to an end.
+        if self._arrivals:
+            await asyncio.wait(set(self._arrivals))
         for client in list(self._clients):
             await client.wait_closed()

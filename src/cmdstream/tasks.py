@@ -17,8 +17,9 @@ class TaskHandler:
 
     Whatever *handle* does, it does to its own client at most:
 
-    * an exception, also a CancelledError of its own making, hangs up on that client and
-      is logged once, with its traceback;
+    * an exception fails the command (`Reply.fail`) and is logged once, with its
+      traceback. So do a CancelledError of its own making, and a SystemExit: a library
+      that wants to end the program does not end those of all other clients;
     * so does returning without a last result (and without `Reply.finish`): the client
       would otherwise wait for ever, which nobody would notice;
     * a client that leaves does not cancel its commands: half of a command is seldom
@@ -54,7 +55,9 @@ class TaskHandler:
         except asyncio.CancelledError:
             reply.fail(f"{name} was cancelled")
             raise
-        except Exception as error:  # noqa: BLE001 -- whatever the user's code raises
+        except (KeyboardInterrupt, GeneratorExit):
+            raise  # of the process, and of a loop that is closed: not of the command
+        except BaseException as error:  # noqa: BLE001 -- whatever the user's code raises
             reply.fail(f"{type(error).__name__} in {name}: {error}", error)
         else:
             if not reply.finished:

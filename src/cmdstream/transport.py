@@ -16,14 +16,15 @@ one:
 """
 
 import asyncio
+import ssl
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 import msgspec
 
 from cmdstream.errors import CmdStreamError, ConnectionClosedError
 
-__all__ = ["Link", "LinkOptions"]
+__all__ = ["Link", "LinkOptions", "describe"]
 
 _FLUSH_SIZE = 64 * 1024  # bytes; more than this is written at once, within the turn
 
@@ -140,7 +141,7 @@ class Link(asyncio.Protocol):
         """Begin."""
         # A cast: to be one, a transport need not be a subclass. uvloop's are not.
         self._transport = cast("asyncio.Transport", transport)
-        self.peer = _describe(transport)
+        self.peer = describe(transport.get_extra_info("peername"))
         high = self._link_options.unsent_high_size
         self._transport.set_write_buffer_limits(high=high)
 
@@ -167,8 +168,11 @@ class Link(asyncio.Protocol):
             self._end(ConnectionClosedError("the peer closed the connection"))
         else:
             error = ConnectionClosedError(f"connection lost: {exc}")
-            error.__cause__ = exc
-            self._end(error)
+            # Bytes that do not decrypt are no accident: TCP has checked them. Where in
+            # asyncio they were found out says nothing.
+            is_hostile = isinstance(exc, ssl.SSLError)
+            error.__cause__ = None if is_hostile else exc
+            self._end(error, notable=is_hostile)
         self._transport = None
         self._closed.set_result(None)
         self.gone()
@@ -228,8 +232,8 @@ class Link(asyncio.Protocol):
             self._timer = None
 
 
-def _describe(transport: asyncio.BaseTransport) -> str:
-    name = transport.get_extra_info("peername")
+def describe(name: Any) -> str:
+    """Name a peer for logs, from its socket address."""
     if isinstance(name, tuple):
         return f"{name[0]}:{name[1]}"
     return str(name) if name else "unix socket"

@@ -3,7 +3,8 @@
 import asyncio
 import json
 import socket
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+import ssl
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,14 +16,17 @@ from cmdstream import (
     Client,
     ClientOptions,
     CommandReceived,
+    Failure,
     Gate,
     Handler,
     JsonCodec,
+    Middleware,
     Registry,
     Reply,
     ResultType,
     Server,
     ServerOptions,
+    ServerTls,
     TaskHandler,
 )
 from cmdstream.wire import write_size
@@ -224,10 +228,20 @@ async def serving(
     options: ServerOptions | None = None,
     gate: Gate | None = None,
     codec: JsonCodec = CODEC,
+    failure: Failure | None = None,
+    middleware: Iterable[Middleware] = (),
+    tls: ServerTls | ssl.SSLContext | None = None,
 ) -> AsyncGenerator[tuple[Server, int]]:
     """A server on a free port of 127.0.0.1."""
-    async with Server(codec, handler, options=options, gate=gate) as server:
-        _, port = await server.listen("127.0.0.1", 0)
+    async with Server(
+        codec,
+        handler,
+        options=options,
+        gate=gate,
+        failure=failure,
+        middleware=middleware,
+    ) as server:
+        _, port = await server.listen("127.0.0.1", 0, tls=tls)
         yield server, port
 
 
@@ -246,15 +260,30 @@ class RawPeer:
         self.writer = writer
 
     @classmethod
-    async def connect(cls, port: int, greeting: bytes = GREETING) -> Self:
+    async def connect(
+        cls,
+        port: int,
+        greeting: bytes = GREETING,
+        *,
+        tls: ssl.SSLContext | None = None,
+    ) -> Self:
         """Connect with a small buffer, so that one who does not read soon says so."""
         loop = asyncio.get_running_loop()
         sock = socket.socket()
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         sock.setblocking(False)
         await loop.sock_connect(sock, ("127.0.0.1", port))
-        peer = cls(*await asyncio.open_connection(sock=sock, limit=4096))
-        assert await peer.receive(len(greeting)) == greeting
+        name = None if tls is None else "127.0.0.1"
+        peer = cls(
+            *await asyncio.open_connection(
+                sock=sock, limit=4096, ssl=tls, server_hostname=name
+            )
+        )
+        try:
+            assert await peer.receive(len(greeting)) == greeting
+        except BaseException:
+            await peer.aclose()
+            raise
         return peer
 
     async def __aenter__(self) -> Self:
@@ -279,7 +308,7 @@ class RawPeer:
 
     async def aclose(self) -> None:
         self.writer.close()
-        with suppress(ConnectionError):
+        with suppress(ConnectionError, ssl.SSLError):
             await self.writer.wait_closed()
 
 

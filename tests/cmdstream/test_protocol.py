@@ -531,3 +531,15 @@ def test_frames_are_kept_apart_when_their_reader_pauses() -> None:
         AddCmd(1, 0),
     ]
     assert server.next_event() is None
+
+
+def test_a_server_knows_whether_a_frame_has_begun() -> None:
+    server = ServerConnection(CODEC)
+    data = b"\x01" + CODEC.encode_command(AddCmd(1, 2))
+    told = [server.is_between_frames]
+    for place in range(len(data)):
+        server.receive_data(data[place : place + 1])
+        told.append(server.is_between_frames)
+        server.next_event()
+    told.append(server.is_between_frames)
+    assert told == [True, *[False] * len(data), True]  # True when it was given out

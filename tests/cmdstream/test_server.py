@@ -2,19 +2,13 @@
 
 import asyncio
 import contextlib
-import gc
-import os
-import resource
 import socket
 import tracemalloc
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from tests.cmdstream.helpers import (
     CODEC,
-    GREETING,
     AddCmd,
     CalcResult,
     EchoCmd,
@@ -120,6 +114,7 @@ def test_a_seq_may_be_long_and_may_come_twice() -> None:
         (b"\x01\x09\x02{}", "unknown command tag 9: 5 are registered"),
         (b"\x01\x00\x02{{", "command AddCmd: "),
         (b"\x01\x00\x00", "command AddCmd: "),
+        (b"\x01\x00\x03\x08\x96\x01", "command AddCmd: "),  # Protobuf's
         (b"\xff" * 9 + b"\x02", "varint exceeds 64 bits"),
         (b"\x80" * 10, "varint is longer than 10 bytes"),
         (b"\xff" * 9 + b"\x01\x00", "negative number: -1"),
@@ -149,6 +144,30 @@ def test_a_malformed_frame_ends_its_connection_and_no_other(
     assert reason in record.getMessage()
 
 
+def test_no_flipped_bit_harms_anybody_else(caplog: pytest.LogCaptureFixture) -> None:
+    good = frame(1, AddCmd(1, 2)) + frame(2, EchoCmd("fine")) + b"\x00"
+
+    async def main() -> None:
+        async with (
+            serving(TaskHandler(answer_later)) as (server, port),
+            await connect(port) as bystander,
+        ):
+            for bit in range(len(good) * 8):
+                bad = bytearray(good)
+                bad[bit // 8] ^= 1 << bit % 8
+                async with await RawPeer.connect(port) as peer:
+                    await peer.send(bytes(bad))
+                    peer.writer.write_eof()
+                    await peer.rest()
+            assert await bystander.send(AddCmd(1, 2)) == CalcResult(3)
+            await until(lambda: server.connections == 1)
+            assert server.in_flight == 0
+
+    run(main())
+    assert {record.levelname for record in caplog.records} == {"WARNING"}
+    assert not any(record.exc_info for record in caplog.records)
+
+
 def test_a_client_that_leaves_inside_a_frame_is_noted(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -163,6 +182,8 @@ def test_a_client_that_leaves_inside_a_frame_is_noted(
 
 
 def test_an_announced_body_takes_no_memory_until_it_comes() -> None:
+    """W-B1: in Go eleven bytes that announce a huge body end the process."""
+
     async def main() -> int:
         async with serving() as (_, port), await RawPeer.connect(port) as peer:
             tracemalloc.start()
@@ -245,6 +266,8 @@ def test_one_client_too_many_is_hung_up_on(caplog: pytest.LogCaptureFixture) -> 
 
 
 def test_a_client_with_enough_running_is_not_read_from() -> None:
+    """W-B5: Go has no limit on what runs, for one client or in all."""
+
     async def main() -> None:
         held = Held()
         options = ServerOptions(in_flight_per_connection_max=2)
@@ -456,12 +479,14 @@ def test_a_sender_that_waits_is_let_go_when_the_client_reads() -> None:
     ("options", "reason"),
     [
         (ServerOptions(first_frame_timeout_s=0.02), "no whole frame for 0.02 s"),
-        (ServerOptions(idle_timeout_s=0.02), "no sign of life for 0.02 s"),
+        (ServerOptions(idle_timeout_s=0.02), "no whole frame for 0.02 s"),
     ],
 )
 def test_a_silent_client_is_hung_up_on(
     options: ServerOptions, reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """W-B4, W-C10: whoever connects and says nothing keeps a worker of Go's busy."""
+
     async def main() -> None:
         async with (
             serving(options=options) as (_, port),
@@ -474,6 +499,8 @@ def test_a_silent_client_is_hung_up_on(
 
 
 def test_a_client_that_waits_for_its_result_is_not_silent() -> None:
+    """W-C5: Go's limit on silence ends connections that are busy."""
+
     async def main() -> None:
         held = Held()
         idle_s = 10.0
@@ -495,34 +522,178 @@ def test_a_client_that_waits_for_its_result_is_not_silent() -> None:
     run(main())
 
 
-def test_too_few_file_descriptors_do_not_end_the_server() -> None:
+@pytest.mark.parametrize(
+    "options",
+    [
+        ServerOptions(first_frame_timeout_s=60.0),
+        ServerOptions(idle_timeout_s=60.0),
+        ServerOptions(first_frame_timeout_s=3600.0, idle_timeout_s=60.0),
+    ],
+    ids=["first frame", "idle", "both"],
+)
+def test_a_byte_now_and_then_is_no_sign_of_life(
+    options: ServerOptions, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Slowloris: a frame that never ends, and a byte of it now and then."""
+
     async def main() -> None:
-        loop = asyncio.get_running_loop()
-        refused = asyncio.Event()
-        async with serving() as (_, port):
-            loop.set_exception_handler(lambda _loop, _context: refused.set())
-            sock = socket.socket()
-            sock.setblocking(False)
-            with no_file_descriptor_left():
-                await loop.sock_connect(sock, ("127.0.0.1", port))
-                await refused.wait()
-            assert await loop.sock_recv(sock, len(GREETING)) == GREETING
-            sock.close()
+        async with (
+            serving(options=options) as (server, port),
+            await RawPeer.connect(port) as peer,
+            await RawPeer.connect(port) as pinger,
+        ):
+            if options.first_frame_timeout_s != 60.0:
+                await peer.send(b"\x00")
+                assert await peer.receive(1) == b"\x00"
+            (slow,) = (
+                c
+                for c in server._clients
+                if c.peer.endswith(f":{peer.writer.get_extra_info('sockname')[1]}")
+            )
+
+            async def send(byte: int) -> None:
+                received_at_s = slow._received_at
+                await peer.send(bytes([byte]))
+                await until(lambda: slow._received_at != received_at_s)
+                await pinger.send(b"\x00")
+                assert await pinger.receive(1) == b"\x00"
+
+            for byte in frame(1, EchoCmd("x" * 100))[:7]:
+                assert slow.reason is None
+                await send(byte)
+                let_time_pass(9.0)  # 63 s in all
+            assert await peer.rest() == b""
+            assert server.connections == 1
+
+    run(main())
+    assert "no whole frame for 60.0 s" in caplog.text
+
+
+def test_a_client_that_takes_its_time_to_read_is_not_silent() -> None:
+    """W-C5, and no reason to be cut for what is in the kernel's hands."""
+
+    async def main() -> None:
+        idle_s = 10.0
+        link = LinkOptions(unsent_high_size=64 * 1024, write_stall_timeout_s=None)
+        options = ServerOptions(idle_timeout_s=idle_s, link=link)
+        held = Held()
+        async with (
+            serving(held, options=options) as (server, port),
+            await RawPeer.connect(port) as peer,
+        ):
+            await peer.send(frame(1, EchoCmd("x")))
+            reply = await held.reply()
+            text = EchoResult("x" * 8 * MIB)
+            reply.send_nowait(text)
+            await until(lambda: not reply._client.writable)
+            assert server.in_flight == 0
+            for _ in range(3):
+                let_time_pass(idle_s)
+                async with await connect(port) as other:  # the timers had their turn
+                    await other.ping()
+            expected = result_frame(1, text)
+            assert await peer.receive(len(expected)) == expected
+            await peer.send(b"\x00")
+            assert await peer.receive(1) == b"\x00"
 
     run(main())
 
 
-@contextmanager
-def no_file_descriptor_left() -> Generator[None]:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    gc.collect()  # or what earlier tests left is closed just then, and leaves room
-    lowest_free = os.open(os.devnull, os.O_RDONLY)
-    os.close(lowest_free)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+def test_a_client_that_was_slow_once_is_not_cut_later() -> None:
+    """W-C4: in Go the greeting's deadline stays, and cuts whatever comes after it."""
+
+    async def main() -> None:
+        stall_s = 10.0
+        link = LinkOptions(unsent_high_size=64 * 1024, write_stall_timeout_s=stall_s)
+        held = Held()
+        async with (
+            serving(held, options=ServerOptions(link=link)) as (server, port),
+            await RawPeer.connect(port) as peer,
+        ):
+            text = EchoResult("x" * 8 * MIB)
+            expected = result_frame(1, text)
+            (client,) = server._clients
+            for _ in range(3):
+                await peer.send(frame(1, EchoCmd("x")))
+                (await held.reply()).send_nowait(text)
+                await until(lambda: not client.writable)
+                assert await peer.receive(len(expected)) == expected
+                let_time_pass(stall_s)
+
+    run(main())
+
+
+def test_a_flood_of_pings_takes_no_memory_from_one_who_does_not_read_pongs() -> None:
+    async def main() -> int:
+        link = LinkOptions(unsent_high_size=64 * 1024, write_stall_timeout_s=None)
+        async with (
+            serving(options=ServerOptions(link=link)) as (server, port),
+            await RawPeer.connect(port) as peer,
+        ):
+            (client,) = server._clients
+            flood = asyncio.get_running_loop().create_task(
+                peer.send(b"\x00" * 64 * MIB)
+            )
+            await until(lambda: not client.writable)
+            assert client._transport is not None
+            unsent = client._unsent_size + client._transport.get_write_buffer_size()
+            flood.cancel()
+            peer.writer.transport.abort()
+            return unsent
+
+    assert run(main()) < 256 * 1024
+
+
+def test_one_client_s_flood_leaves_turns_to_the_others() -> None:
+    async def main() -> None:
+        async with (
+            serving() as (server, port),
+            await RawPeer.connect(port) as peer,
+            await RawPeer.connect(port) as other,
+        ):
+            (flooding,) = (
+                c
+                for c in server._clients
+                if c.peer.endswith(f":{peer.writer.get_extra_info('sockname')[1]}")
+            )
+            flooding.data_received(b"\x00" * 4 * 1024)
+            assert flooding._unsent_size == 1024
+            await other.send(b"\x00")
+            assert await peer.receive(4 * 1024) == b"\x00" * 4 * 1024
+            assert await other.receive(1) == b"\x00"
+            await peer.send(frame(1, AddCmd(1, 2)))
+            assert await peer.receive(4) == b"\x01\x00\x013"
+
+    run(main())
+
+
+def test_a_flood_of_commands_is_answered_whole_and_in_order() -> None:
+    async def main() -> None:
+        count = 5_000
+        sent = b"".join(frame(n, AddCmd(n, 0)) for n in range(1, count + 1))
+        expected = b"".join(result_frame(n, CalcResult(n)) for n in range(1, count + 1))
+        async with serving() as (_, port), await RawPeer.connect(port) as peer:
+            await peer.send(sent)
+            assert await peer.receive(len(expected)) == expected
+
+    run(main())
+
+
+def test_when_a_command_arrived_is_known_to_its_handler() -> None:
+    """W-D7: in Go it is the year 1 unless asked for, and deadlines are made of it."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        held = Held()
+        async with serving(held) as (_, port), await RawPeer.connect(port) as peer:
+            before_s = loop.time()
+            await peer.send(frame(1, EchoCmd("x")))
+            reply = await held.reply()
+            assert before_s <= reply.received_at_s <= loop.time()
+            async with asyncio.timeout_at(reply.received_at_s + 60):
+                await reply.send(EchoResult("x"))
+
+    run(main())
 
 
 # Coming down.
@@ -609,13 +780,90 @@ def test_closing_that_is_cancelled_cuts_what_is_left() -> None:
 def test_a_client_that_comes_while_the_server_goes_is_hung_up_on() -> None:
     async def main() -> None:
         async with serving() as (server, port):
-            listener = server._listeners[0]
-            server._listeners = []
-            server.stop_accepting()  # as if it had happened between accept and here
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            with contextlib.suppress(ConnectionResetError):
-                assert await reader.read(-1) == b""
-            writer.close()
-            listener.close()
+            # Accepted, and not yet a client: the server goes in between.
+            with socket.create_connection(("127.0.0.1", port)) as sock:
+                await until(lambda: bool(server._arriving))
+                server.stop_accepting()
+                await until(lambda: not server._arrivals)
+                with contextlib.suppress(ConnectionResetError):
+                    assert sock.recv(1) == b""
+            assert server.connections == 0
+
+    run(main())
+
+
+def test_a_shutdown_lets_running_commands_end() -> None:
+    async def main() -> None:
+        held = Held()
+        async with serving(held) as (server, port), await RawPeer.connect(port) as peer:
+            await peer.send(frame(1, EchoCmd("1")))
+            reply = await held.reply()
+            ending = asyncio.get_running_loop().create_task(server.shutdown(60))
+            await until(lambda: server._draining)
+            reply.send_nowait(EchoResult("1"))
+            assert await ending
+            assert await peer.rest() == result_frame(1, EchoResult("1"))
+            await server.wait_closed()
+
+    run(main())
+
+
+def test_a_shutdown_that_takes_too_long_closes_all_the_same() -> None:
+    """W-C6: an idle client keeps Go's server alive for ever, and Close does nothing."""
+
+    async def main() -> None:
+        drain_s = 60.0
+        held = Held()
+        async with (
+            serving(held) as (server, port),
+            await RawPeer.connect(port) as idle,
+            await RawPeer.connect(port) as busy,
+        ):
+            await busy.send(frame(1, EchoCmd("1")))
+            reply = await held.reply()
+            ending = asyncio.get_running_loop().create_task(server.shutdown(drain_s))
+            await until(lambda: server._draining)
+            let_time_pass(drain_s)
+            assert not await ending
+            assert reply.closed
+            assert (await idle.rest(), await busy.rest()) == (b"", b"")
+            assert server.connections == 0
+            reply.finish()
+
+    run(main())
+
+
+def test_a_shutdown_may_be_repeated_to_be_quicker_and_repeated_when_it_is_over() -> (
+    None
+):
+    async def main() -> None:
+        held = Held()
+        async with serving(held) as (server, port), await RawPeer.connect(port) as peer:
+            await peer.send(frame(1, EchoCmd("1")))
+            reply = await held.reply()
+            patient = asyncio.get_running_loop().create_task(server.shutdown(3600))
+            await until(lambda: server._draining)
+            assert not await server.shutdown(0)
+            assert not await patient
+            reply.finish()
+            assert await server.shutdown(0)
+
+    run(main())
+
+
+def test_a_shutdown_that_is_cancelled_closes_first() -> None:
+    async def main() -> None:
+        held = Held()
+        async with serving(held) as (server, port), await RawPeer.connect(port) as peer:
+            await peer.send(frame(1, EchoCmd("1")))
+            reply = await held.reply()
+            ending = asyncio.get_running_loop().create_task(server.shutdown(3600))
+            await until(lambda: server._draining)
+            ending.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await ending
+            assert server.connections == 0
+            await server.wait_closed()
+            reply.finish()
 
     run(main())

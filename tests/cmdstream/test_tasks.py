@@ -29,6 +29,10 @@ from cmdstream import (
 )
 
 
+class Sneaky(BaseException):
+    """What is no `Exception`, and none of Python's own either."""
+
+
 async def misbehave(command: object, reply: Reply) -> None:
     """Do what the command's text says, and answer everything else."""
     match command:
@@ -36,6 +40,10 @@ async def misbehave(command: object, reply: Reply) -> None:
             raise LookupError("no such thing")
         case EchoCmd("cancel"):
             raise asyncio.CancelledError
+        case EchoCmd("exit"):
+            raise SystemExit(1)
+        case EchoCmd("sneak"):
+            raise Sneaky("out")
         case EchoCmd("nothing"):
             return
         case EchoCmd("finish"):
@@ -56,6 +64,8 @@ async def misbehave(command: object, reply: Reply) -> None:
     [
         (EchoCmd("raise"), b"", "LookupError in EchoCmd: no such thing"),
         (EchoCmd("cancel"), b"", "EchoCmd was cancelled"),
+        (EchoCmd("exit"), b"", "SystemExit in EchoCmd: 1"),
+        (EchoCmd("sneak"), b"", "Sneaky in EchoCmd: out"),
         (EchoCmd("nothing"), b"", "EchoCmd ended without a last result"),
         (
             EchoCmd("unlisted"),
@@ -73,6 +83,8 @@ async def misbehave(command: object, reply: Reply) -> None:
 def test_whatever_a_command_does_it_does_to_its_own_client(
     command: object, answer: bytes, reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """W-B2, W-B3: Go's server dies of a panic, or a cancellation it did not make."""
+
     async def main() -> None:
         async with (
             serving(TaskHandler(misbehave)) as (server, port),
@@ -101,6 +113,29 @@ def test_a_command_may_end_without_a_result_if_it_says_so() -> None:
             assert server.in_flight == 0
 
     run(main())
+
+
+def test_a_coroutine_that_fails_may_be_answered_with_a_result_of_its_own() -> None:
+    """W-D4."""
+
+    async def main() -> None:
+        async with (
+            serving(TaskHandler(misbehave), failure=_told) as (server, port),
+            await connect(port) as client,
+        ):
+            for text, reason in (
+                ("raise", "seq 1: LookupError in EchoCmd: no such thing"),
+                ("cancel", "seq 2: EchoCmd was cancelled"),
+                ("nothing", "seq 3: EchoCmd ended without a last result"),
+            ):
+                assert await client.send(EchoCmd(text)) == EchoResult(reason)
+            assert server.in_flight == 0
+
+    run(main())
+
+
+def _told(reason: str) -> object:
+    return EchoResult(reason)
 
 
 def test_an_exception_in_a_plain_handler_ends_its_client_too(
@@ -165,6 +200,7 @@ def test_a_task_cancelled_before_its_first_step_gives_its_slot_back() -> None:
 def test_a_task_that_ignores_its_cancellation_does_not_stop_the_server(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
+    """W-C9: in Go such a command blocks its worker, and the server's end."""
     started, release = asyncio.Event(), asyncio.Event()
 
     async def stubborn(_command: object, _reply: Reply) -> None:
