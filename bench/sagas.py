@@ -13,7 +13,7 @@ from coordinator import (
     Retry,
     Workflow,
 )
-from coordinator.serve import ServeOptions, serve
+from coordinator.serve import Address, ServeOptions, serve
 
 
 @dataclass
@@ -208,6 +208,6 @@ async def run_server(
     """Serve on any port, which is printed, until SIGTERM."""
     await serve(
         make(journal, is_open=is_open, commands_max=commands_max),
-        ServeOptions(listen=(("127.0.0.1", 0),)),
-        ready=lambda addresses: print(addresses[0][1], flush=True),
+        ServeOptions(listen=(Address("127.0.0.1", 0),)),
+        ready=lambda addresses: print(addresses[0].port, flush=True),
     )

@@ -47,6 +47,7 @@ TESTS_ELSEWHERE: dict[str, str] = {
     "coordinator/cli/replaying.py": "cli/test_replay.py",
     "coordinator/cli/remote.py": "cli/test_workflows.py",
     "coordinator/cli/serving.py": "cli/test_serve.py",
+    "coordinator/cli/tls.py": "cli/test_serve.py",
     "coordinator/commands.py": "engine/test_exec.py",
     "coordinator/context.py": "gateways/test_context.py",
     "coordinator/engine.py": "engine/test_door.py",

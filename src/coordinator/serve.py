@@ -3,11 +3,13 @@
 first SIGTERM or SIGINT    stop accepting --> running steps end, up to the deadline
                            --> flush --> exit 0
 second one                 at once; nothing acknowledged is lost by that either
+SIGHUP, where TLS is       the certificate is read again, for the clients to come
 steps that won't stop      cut off after `ServeOptions.cut_off_s`, exit 1
 the journal fails          at once, exit 1: only a new process may trust the disk
 """
 
 import asyncio
+import functools
 import gc
 import logging
 import os
@@ -20,13 +22,13 @@ from typing import Any
 
 import msgspec
 
-from cmdstream import ServerOptions
+from cmdstream import ServerOptions, ServerTls, TlsConfigError
 from coordinator.api.admin import AdminServer
 from coordinator.api.cmdstream import CmdStreamIntake
 from coordinator.app import Coordinator
 from coordinator.errors import JournalError
 
-__all__ = ["ServeOptions", "serve"]
+__all__ = ["Address", "ServeOptions", "serve"]
 
 _LOGGER = logging.getLogger("coordinator")
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -35,11 +37,23 @@ _FILES_RESERVE = 512
 gateway's connections, and the journal, which takes no command while it has none."""
 
 
+class Address(msgspec.Struct, frozen=True):
+    """Where clients find us."""
+
+    host: str
+    port: int
+    """0 for any free one."""
+    tls: bool = False
+    """Whether TLS is spoken there."""
+
+
 class ServeOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Where and how to serve."""
 
-    listen: tuple[tuple[str, int], ...] = (("127.0.0.1", 9000),)
-    """Host and port pairs for cmd-stream; port 0 for any free one."""
+    listen: tuple[Address, ...] = (Address("127.0.0.1", 9000),)
+    """For cmd-stream."""
+    tls: ServerTls | None = None
+    """What addresses with TLS serve with; read again on SIGHUP."""
     drain_s: float = 30.0
     """Seconds that running steps have to end after the first SIGTERM."""
     cut_off_s: float = 10.0
@@ -53,19 +67,22 @@ async def serve(
     coordinator: Coordinator[Any],
     options: ServeOptions,
     *,
-    ready: Callable[[list[tuple[str, int]]], None] = lambda _: None,
+    ready: Callable[[list[Address]], None] = lambda _: None,
 ) -> int:
     """Serve until a signal or a dead journal, and return the exit code of the process.
 
     Args:
         coordinator: Not started yet; closed on return.
         options: Where and how.
-        ready: Called with the addresses once the doors are open.
+        ready: Called with the addresses, ports given, once the doors are open.
 
     Raises:
         JournalError: The journal can't be opened.
         OSError: An address can't be had.
+        ValueError: An address with TLS, and no `ServeOptions.tls`.
     """
+    if options.tls is None and any(address.tls for address in options.listen):
+        raise ValueError("an address with TLS needs a certificate and its key")
     # Nothing of ours is in a cycle while sagas run, so looking for cycles seldom is
     # enough; and the journal's thread should not wait 5 ms for a busy loop to let it go
     # on between write and flush. Both are the process's to say, so not the library's.
@@ -83,9 +100,12 @@ async def serve(
         stopping.set()
         cut_offs.append(loop.call_later(options.drain_s + options.cut_off_s, _cut_off))
 
-    before = {number: signal.getsignal(number) for number in _SIGNALS}
-    for number in _SIGNALS:
-        loop.add_signal_handler(number, stop)
+    handlers: dict[signal.Signals, Callable[[], None]] = dict.fromkeys(_SIGNALS, stop)
+    if options.tls is not None:
+        handlers[signal.SIGHUP] = functools.partial(_reload, options.tls)
+    before = {number: signal.getsignal(number) for number in handlers}
+    for number, handle in handlers.items():
+        loop.add_signal_handler(number, handle)
     intake = CmdStreamIntake(coordinator, _server_options(options, _allow_files()))
     admin = AdminServer(coordinator)
     # Not at all while the journal is read; what comes of that lives long, and is not
@@ -97,7 +117,8 @@ async def serve(
             gc.enable()
             try:
                 addresses = [
-                    await intake.listen(*address) for address in options.listen
+                    await _listen(intake, address, options.tls)
+                    for address in options.listen
                 ]
                 await _listen_to_operators(admin)
                 ready(addresses)
@@ -140,6 +161,24 @@ def _server_options(options: ServeOptions, files: int) -> ServerOptions:
         )
         found = msgspec.structs.replace(found, connections_max=room)
     return found
+
+
+async def _listen(
+    intake: CmdStreamIntake, address: Address, tls: ServerTls | None
+) -> Address:
+    host, port = await intake.listen(
+        address.host, address.port, tls=tls if address.tls else None
+    )
+    return Address(host, port, address.tls)
+
+
+def _reload(tls: ServerTls) -> None:
+    try:
+        tls.reload()
+    except TlsConfigError as error:
+        _LOGGER.error("the certificate in use stays in use: %s", error)  # noqa: TRY400 -- a line says it
+    else:
+        _LOGGER.info("new certificate, valid until %s", tls.valid_until)
 
 
 def _cut_off() -> None:

@@ -4,20 +4,23 @@ import asyncio
 import resource
 import shutil
 import signal
+import ssl
 from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 import pytest
+from tests.certificates import Authority, Pair, needs_openssl
 from tests.cli.modules import SHOP
 from tests.processes import Ended, eventually, run_cli, serving
 from tests.small_disk import mounted
 
-from cmdstream import Client, ClientOptions, JsonCodec, Registry
+from cmdstream import Client, ClientOptions, JsonCodec, Registry, client_tls
 from cmdstream.errors import ServerInfoMismatchError
+from coordinator import Coordinator, Workflow
 from coordinator.cli.exits import CliError
 from coordinator.cli.serving import parse_address
-from coordinator.serve import ServeOptions, _server_options
+from coordinator.serve import Address, ServeOptions, _server_options, serve
 
 
 class PlaceOrder(msgspec.Struct):
@@ -39,6 +42,11 @@ class OrderFailed(msgspec.Struct):
     workflow: str
     status: str
     reason: str
+
+
+class Nothing(msgspec.Struct):
+    async def exec(self, workflow: Workflow, receiver: None) -> None:
+        """Do nothing."""
 
 
 ORDER = PlaceOrder("o-1", "sku", 5)
@@ -160,8 +168,10 @@ def test_it_listens_on_every_address_and_prints_one_line_each(tmp_path: Path) ->
         async with serving(tmp_path, SHOP, "--listen", "tcp://localhost:0") as server:
             assert len(server.ready["listen"]) == 2
             for address in server.ready["listen"]:
-                host, port = parse_address(address)
-                async with await Client.connect(host, port, CODEC) as client:
+                where = parse_address(address)
+                async with await Client.connect(
+                    where.host, where.port, CODEC
+                ) as client:
                     assert await client.send(Count(1)) == 2
 
     asyncio.run(main())
@@ -378,7 +388,101 @@ def test_what_is_no_address_is_a_usage_error(text: str) -> None:
 
 
 def test_ipv6_addresses_are_in_brackets() -> None:
-    assert parse_address("tcp://[::1]:9000") == ("::1", 9000)
+    assert parse_address("tcp://[::1]:9000") == Address("::1", 9000)
+
+
+def test_an_address_with_tls_says_so() -> None:
+    assert parse_address("tls://h:1") == Address("h", 1, tls=True)
+
+
+@needs_openssl
+def test_clients_with_a_certificate_are_served_over_tls_and_it_is_renewed_on_sighup(
+    tmp_path: Path,
+) -> None:
+    authority = Authority(tmp_path / "authority")
+    files = Pair(tmp_path / "server.pem", tmp_path / "server.key")
+    mine = authority.issue("client", usage="clientAuth")
+    known = client_tls(
+        server_ca=authority.certificate, certificate=mine.certificate, key=mine.key
+    )
+    stranger = client_tls(server_ca=authority.certificate)
+
+    def put(pair: Pair) -> None:
+        for old, new in zip(pair, files, strict=True):
+            shutil.copy(old, new)
+
+    async def main() -> None:
+        put(authority.issue("first"))
+        options = ("--tls-cert", "server.pem", "--tls-key", "server.key")
+        clients = ("--tls-client-ca", str(authority.certificate))
+        listen = ("--listen", "tls://127.0.0.1:0")
+        async with serving(tmp_path, SHOP, *listen, *options, *clients) as server:
+            plain, secret = map(parse_address, server.ready["listen"])
+            assert (plain.tls, secret.tls) == (False, True)
+            assert await _count_over_tls(secret, known) == "first"
+            with pytest.raises((ssl.SSLError, OSError, EOFError)):
+                await _count_over_tls(secret, stranger)
+            assert "the peer has no certificate" in server.log
+
+            put(authority.issue("second"))
+            server.signal(signal.SIGHUP)
+            await eventually(lambda: "new certificate, valid until" in server.log)
+            assert await _count_over_tls(secret, known) == "second"
+
+            files.key.write_text("")
+            server.signal(signal.SIGHUP)
+            await eventually(lambda: "certificate in use stays in use" in server.log)
+            assert await _count_over_tls(secret, known) == "second"
+
+            async with await Client.connect(plain.host, plain.port, CODEC) as client:
+                assert await client.send(Count(1)) == 2
+            assert await server.stop() == 0
+
+    asyncio.run(main())
+
+
+async def _count_over_tls(address: Address, tls: ssl.SSLContext) -> str:
+    """Send a command; return who the server says it is."""
+    reader, writer = await asyncio.open_connection(address.host, address.port, ssl=tls)
+    try:
+        writer.write(b"\x01" + CODEC.encode_command(Count(1)))
+        answer = b"\x07default\x01" + CODEC.encode_result(2)
+        assert await reader.readexactly(len(answer)) == answer
+        subject = writer.get_extra_info("peercert")["subject"]
+        return str(subject[0][0][1])
+    finally:
+        writer.close()
+        with suppress(OSError):
+            await writer.wait_closed()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--listen", "tls://127.0.0.1:0"), "needs --tls-cert and --tls-key"),
+        (("--tls-cert", "a.pem", "--tls-key", "a.key"), "nothing would be encrypted"),
+        (("--tls-client-ca", "a.pem"), "nothing would be encrypted"),
+        (
+            ("--listen", "tls://127.0.0.1:0", "--tls-cert", "a.pem", "--tls-key", "k"),
+            "certificate a.pem can't be read: No such file or directory",
+        ),
+    ],
+)
+def test_what_does_not_make_tls_is_a_usage_error(
+    tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    (tmp_path / "target_app.py").write_text(SHOP)
+    ended = asyncio.run(_serve(tmp_path, "target_app:coordinator", *arguments))
+    assert ended.code == 2
+    assert message in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1
+
+
+def test_an_address_with_tls_is_not_served_without_it() -> None:
+    options = ServeOptions(listen=(Address("127.0.0.1", 0, tls=True),))
+    coordinator = Coordinator(None, commands=[Nothing], journal="memory:")
+    with pytest.raises(ValueError, match="needs a certificate"):
+        asyncio.run(serve(coordinator, options))
 
 
 async def _serve(

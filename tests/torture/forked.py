@@ -21,7 +21,7 @@ import msgspec
 from tests.processes import TIMEOUT_S, Server, eventually
 
 from coordinator.cli.serving import run_server
-from coordinator.serve import ServeOptions
+from coordinator.serve import Address, ServeOptions
 
 __all__ = ["forked"]
 
@@ -132,7 +132,7 @@ def _serve(
         os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND), stream)
     os.chdir(folder)
     os.environ.update(env)
-    options = ServeOptions(listen=(("127.0.0.1", 0),))
+    options = ServeOptions(listen=(Address("127.0.0.1", 0),))
     sys.exit(
         run_server(target, options, journal=journal, as_json=True, log_level="info")
     )

@@ -10,6 +10,7 @@ read from.
 
 import functools
 import logging
+import ssl
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +23,7 @@ from cmdstream import (
     Reply,
     Server,
     ServerOptions,
+    ServerTls,
 )
 from coordinator import values
 from coordinator.api.bodies import body_of, codec_of
@@ -90,8 +92,15 @@ class CmdStreamIntake:
             json_codec(coordinator), self._take, options=options, gate=self._gate
         )
 
-    async def listen(self, host: str, port: int) -> tuple[str, int]:
+    async def listen(
+        self, host: str, port: int, *, tls: ServerTls | ssl.SSLContext | None = None
+    ) -> tuple[str, int]:
         """Accept clients; the coordinator must be started.
+
+        Args:
+            host: Name or address.
+            port: Of TCP; 0 for any free one.
+            tls: See `cmdstream.Server.listen`.
 
         Returns:
             The address, with the port that was given for 0.
@@ -101,7 +110,7 @@ class CmdStreamIntake:
         """
         self._engine = self._coordinator.engine
         self._gate.watch(self._engine)
-        return await self.server.listen(host, port)
+        return await self.server.listen(host, port, tls=tls)
 
     def _take(self, received: CommandReceived, reply: Reply) -> None:
         """Offer one command to the engine; called by the server."""

@@ -13,6 +13,12 @@ from typer.core import TyperGroup
 
 from coordinator.cli.exits import CliError
 from coordinator.cli.printing import complain, flush
+from coordinator.cli.tls import (
+    TlsCertOption,
+    TlsClientCaOption,
+    TlsKeyOption,
+    load_tls,
+)
 
 __all__ = ["app", "run"]
 
@@ -104,8 +110,17 @@ class LogLevel(enum.StrEnum):
     ERROR = "error"
 
 
+ListenOption = Annotated[
+    list[str],
+    typer.Option(
+        metavar="URL",
+        help="Where to serve cmd-stream, tcp:// or tls://; may be repeated.",
+    ),
+]
+
+
 @app.command()
-def serve(
+def serve(  # noqa: PLR0913, PLR0917 -- one per option
     target: Annotated[
         str,
         typer.Argument(
@@ -113,10 +128,7 @@ def serve(
             help="A Coordinator that is not started, or a function that returns one.",
         ),
     ],
-    listen: Annotated[
-        list[str],
-        typer.Option(metavar="URL", help="Where to serve cmd-stream; may be repeated."),
-    ] = ["tcp://127.0.0.1:9000"],  # noqa: B006 -- never changed
+    listen: ListenOption = ["tcp://127.0.0.1:9000"],  # noqa: B006 -- never changed
     journal: Annotated[
         str | None,
         typer.Option(
@@ -141,6 +153,9 @@ def serve(
             metavar="TEXT", help="ServerInfo that cmd-stream clients must expect."
         ),
     ] = None,
+    tls_cert: TlsCertOption = None,
+    tls_key: TlsKeyOption = None,
+    tls_client_ca: TlsClientCaOption = None,
     log_level: Annotated[
         LogLevel, typer.Option(metavar="LEVEL", help=f"{', '.join(LogLevel)}.")
     ] = LogLevel.INFO,
@@ -150,8 +165,10 @@ def serve(
     from coordinator.cli.serving import leave, parse_address, run_server
     from coordinator.serve import ServeOptions
 
+    addresses = tuple(map(parse_address, listen))
     options = ServeOptions(
-        listen=tuple(map(parse_address, listen)),
+        listen=addresses,
+        tls=load_tls(addresses, tls_cert, tls_key, tls_client_ca),
         drain_s=drain,
         cut_off_s=cut_off,
         server_info=None if info is None else info.encode(),

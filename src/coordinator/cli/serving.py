@@ -19,7 +19,7 @@ from coordinator.cli.printing import emit_json, flush
 from coordinator.cli.signals import end_on_signals
 from coordinator.cli.target import load_target
 from coordinator.errors import JournalError
-from coordinator.serve import ServeOptions, serve
+from coordinator.serve import Address, ServeOptions, serve
 
 __all__ = ["leave", "parse_address", "run_server"]
 
@@ -39,8 +39,8 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True):
     """How many of them are stuck: they wait for an operator."""
 
 
-def parse_address(text: str) -> tuple[str, int]:
-    """Return the host and port of ``tcp://host:port``.
+def parse_address(text: str) -> Address:
+    """Return the address in ``tcp://host:port`` or ``tls://host:port``.
 
     Raises:
         CliError: It is not of that form.
@@ -51,13 +51,13 @@ def parse_address(text: str) -> tuple[str, int]:
     except ValueError:  # the port is no number, or too large
         host, port = None, None
     odd = parts.path or parts.query or parts.fragment or parts.username
-    if parts.scheme != "tcp" or not host or port is None or odd:
+    if parts.scheme not in {"tcp", "tls"} or not host or port is None or odd:
         raise CliError(
-            f"{text!r} is not an address; write e.g. tcp://127.0.0.1:9000, or port 0 "
-            f"for any free one",
+            f"{text!r} is not an address; write e.g. tcp://127.0.0.1:9000 or "
+            f"tls://0.0.0.0:9443, or port 0 for any free one",
             ExitCode.USAGE,
         )
-    return host, port
+    return Address(host, port, parts.scheme == "tls")
 
 
 def run_server(
@@ -93,10 +93,10 @@ async def _serve(
 ) -> int:
     opened = False
 
-    def ready(addresses: list[tuple[str, int]]) -> None:
+    def ready(addresses: list[Address]) -> None:
         nonlocal opened
         opened = True
-        _announce([_url(*address) for address in addresses], coordinator, as_json)
+        _announce(list(map(_url, addresses)), coordinator, as_json)
 
     try:
         return await serve(coordinator, options, ready=ready)
@@ -136,8 +136,9 @@ def _announce(
         flush()
 
 
-def _url(host: str, port: int) -> str:
-    return f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
+def _url(address: Address) -> str:
+    host = f"[{address.host}]" if ":" in address.host else address.host
+    return f"{'tls' if address.tls else 'tcp'}://{host}:{address.port}"
 
 
 def leave(code: int) -> None:
