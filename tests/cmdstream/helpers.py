@@ -15,6 +15,7 @@ import msgspec
 from cmdstream import (
     Client,
     ClientOptions,
+    Codec,
     CommandReceived,
     Failure,
     Gate,
@@ -227,7 +228,7 @@ async def serving(
     *,
     options: ServerOptions | None = None,
     gate: Gate | None = None,
-    codec: JsonCodec = CODEC,
+    codec: Codec = CODEC,
     failure: Failure | None = None,
     middleware: Iterable[Middleware] = (),
     tls: ServerTls | ssl.SSLContext | None = None,

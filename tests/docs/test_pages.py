@@ -28,6 +28,8 @@ class BankUnavailableError(Exception): ...
 """
 """A client library that docs/gateways.md wraps."""
 TEST = re.compile(r"`(tests/[\w/]+\.py)(?:::(\w+))?`")
+TEST_NAME = re.compile(r"`(?:\w+/)*(test_\w+)(\.py|…)?`")
+"""One that is named without its path: a file, a function, or how a function begins."""
 
 
 def _name(path: Path) -> str:
@@ -152,3 +154,26 @@ def test_the_tests_that_a_page_names_exist(page: Path) -> None:
 
 def test_the_readme_is_short_enough_to_be_read() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 200
+
+
+@pytest.fixture(name="tests", scope="module")
+def find_tests() -> set[str]:
+    """The names of all tests, and of the files they are in."""
+    files = list(ROOT.glob("tests/**/test_*.py"))
+    code = "\n".join(path.read_text() for path in files)
+    return {path.name for path in files} | set(
+        re.findall(r"^def (test_\w+)\(", code, re.MULTILINE)
+    )
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_the_tests_that_a_page_names_without_a_path_exist(
+    page: Path, tests: set[str]
+) -> None:
+    for name, end in TEST_NAME.findall(page.read_text()):
+        if end == "…":
+            assert any(test.startswith(name) for test in tests), (
+                f"{_name(page)}: {name}"
+            )
+        else:
+            assert name + end in tests, f"{_name(page)} names {name + end}"
