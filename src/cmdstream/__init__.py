@@ -26,7 +26,7 @@ from cmdstream.errors import (
 )
 from cmdstream.messages import CommandReceived, ResultReceived
 from cmdstream.middleware import Middleware, ReplyWatcher, WatchedReply
-from cmdstream.server import Gate, Server
+from cmdstream.server import ClientWatcher, Gate, Server
 from cmdstream.serving import Failure, Handler, Reply, ServerOptions
 from cmdstream.tasks import CommandHandler, TaskHandler
 from cmdstream.tls import ServerTls, client_tls
@@ -35,6 +35,7 @@ from cmdstream.transport import LinkOptions
 __all__ = [
     "Client",
     "ClientOptions",
+    "ClientWatcher",
     "CmdStreamError",
     "Codec",
     "CommandHandler",

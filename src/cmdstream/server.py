@@ -23,10 +23,10 @@ import ssl
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from types import TracebackType
-from typing import Protocol, Self
+from typing import ParamSpec, Protocol, Self
 
 from cmdstream.codec import Codec
-from cmdstream.errors import ConnectionClosedError
+from cmdstream.errors import CmdStreamError, ConnectionClosedError
 from cmdstream.listening import Listener, bind_tcp, bind_unix
 from cmdstream.middleware import Middleware, WatchedReply, surround
 from cmdstream.serving import (
@@ -41,7 +41,10 @@ from cmdstream.serving import (
 from cmdstream.tasks import TaskHandler
 from cmdstream.tls import ServerTls, handshake_failure
 
-__all__ = ["Gate", "Server"]
+__all__ = ["ClientWatcher", "Gate", "Server"]
+
+
+P = ParamSpec("P")
 
 
 class Gate(Protocol):
@@ -56,6 +59,21 @@ class Gate(Protocol):
 
         Returns:
             What ends the subscription.
+        """
+        ...
+
+
+class ClientWatcher(Protocol):
+    """Is told of clients, on the loop. What it raises is logged, and ends there."""
+
+    def joined(self, peer: str) -> None:
+        """Take note of a client: its connection stands, through TLS if there is any."""
+        ...
+
+    def left(self, peer: str, reason: CmdStreamError) -> None:
+        """Take note that a client's socket is closed, and who closed it, and why.
+
+        Called once for each that joined, when its commands may still be running.
         """
         ...
 
@@ -76,6 +94,7 @@ class Server:
         gate: Gate | None = None,
         failure: Failure | None = None,
         middleware: Iterable[Middleware] = (),
+        watcher: ClientWatcher | None = None,
     ) -> None:
         """Make a server that listens nowhere yet.
 
@@ -92,6 +111,7 @@ class Server:
                 of its command. A result class with a field `reason` will do.
             middleware: Functions around *handler*, the first outermost; see
                 `cmdstream.middleware`.
+            watcher: Told of each client that comes and goes.
         """
         self.in_flight = 0
         self._tasks = handler if isinstance(handler, TaskHandler) else None
@@ -104,6 +124,7 @@ class Server:
             failure,
             WatchedReply if around else Reply,
         )
+        self._watcher = watcher
         self._gate = gate
         self._unsubscribe = gate.subscribe(self.wake_next) if gate else None
         self._listeners: list[Listener] = []
@@ -270,11 +291,18 @@ class Server:
             client.abort(ConnectionClosedError("the server is shutting down"))
             return False
         self._clients.add(client)
+        if self._watcher is not None:
+            self._tell(self._watcher.joined, client.peer)
         return True
 
     def left(self, client: ServedClient) -> None:
         """See `cmdstream.serving.Admission.left`."""
-        self._clients.discard(client)
+        if client not in self._clients:
+            return  # it came too late to join
+        self._clients.remove(client)
+        if self._watcher is not None:
+            assert client.reason is not None
+            self._tell(self._watcher.left, client.peer, client.reason)
 
     def admit(self, client: ServedClient) -> bool:
         """See `cmdstream.serving.Admission.admit`."""
@@ -311,6 +339,12 @@ class Server:
         """See `cmdstream.serving.Admission.turn_over`."""
         self._woken = None
         self.wake_next()
+
+    def _tell(self, told: Callable[P, None], *of: P.args, **by: P.kwargs) -> None:
+        try:
+            told(*of, **by)
+        except Exception:  # noqa: BLE001 -- the user's class may do anything
+            logger.exception("%r failed", self._watcher)
 
     def _has_room(self) -> bool:
         return (

@@ -15,6 +15,7 @@ import msgspec
 from cmdstream import (
     Client,
     ClientOptions,
+    ClientWatcher,
     Codec,
     CommandReceived,
     Failure,
@@ -232,6 +233,7 @@ async def serving(
     failure: Failure | None = None,
     middleware: Iterable[Middleware] = (),
     tls: ServerTls | ssl.SSLContext | None = None,
+    watcher: ClientWatcher | None = None,
 ) -> AsyncGenerator[tuple[Server, int]]:
     """A server on a free port of 127.0.0.1."""
     async with Server(
@@ -241,6 +243,7 @@ async def serving(
         gate=gate,
         failure=failure,
         middleware=middleware,
+        watcher=watcher,
     ) as server:
         _, port = await server.listen("127.0.0.1", 0, tls=tls)
         yield server, port

@@ -32,6 +32,7 @@ from tests.cmdstream.helpers import (
 
 from cmdstream import (
     Client,
+    CmdStreamError,
     ConnectionClosedError,
     JsonCodec,
     LinkOptions,
@@ -245,6 +246,66 @@ def test_a_command_of_a_client_that_has_left_goes_on() -> None:
 
 
 # Limits.
+
+
+class Comings:
+    """Notes who comes and goes; may fail at it."""
+
+    def __init__(self, *, fails: bool = False) -> None:
+        self.notes: list[str] = []
+        self._fails = fails
+
+    def joined(self, peer: str) -> None:
+        self._note(f"{peer} joined")
+
+    def left(self, peer: str, reason: CmdStreamError) -> None:
+        self._note(f"{peer} left: {reason}")
+
+    def _note(self, note: str) -> None:
+        self.notes.append(note)
+        if self._fails:
+            raise LookupError("no such gauge")
+
+
+def test_a_watcher_is_told_once_of_each_client_that_comes_and_goes() -> None:
+    comings = Comings()
+
+    async def main() -> None:
+        async with serving(watcher=comings) as (server, port):
+            async with await RawPeer.connect(port) as first:
+                name = "{}:{}".format(*first.writer.get_extra_info("sockname"))
+            await until(lambda: server.connections == 0)
+            assert comings.notes == [
+                f"{name} joined",
+                f"{name} left: the peer closed the connection",
+            ]
+            async with await RawPeer.connect(port) as second:
+                await second.send(b"\x01\x09")
+                await second.rest()
+            assert comings.notes[3].endswith(
+                " left: unknown command tag 9: 5 are registered"
+            )
+            async with await RawPeer.connect(port):
+                await server.aclose()
+            assert comings.notes[5].endswith(" left: the server is shutting down")
+            assert len(comings.notes) == 6
+
+    run(main())
+
+
+def test_a_watcher_that_fails_harms_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    comings = Comings(fails=True)
+
+    async def main() -> None:
+        async with serving(watcher=comings) as (server, port):
+            async with await connect(port) as client:
+                assert await client.send(AddCmd(1, 2)) == CalcResult(3)
+            await until(lambda: server.connections == 0)
+
+    run(main())
+    assert len(comings.notes) == 2
+    assert [record.levelname for record in caplog.records] == ["ERROR", "ERROR"]
+    assert "no such gauge" in caplog.text
 
 
 def test_one_client_too_many_is_hung_up_on(caplog: pytest.LogCaptureFixture) -> None:
