@@ -11,9 +11,10 @@ than when the bytes are there.
 The registry is the whole schema. A type's number (tag, DTM) is its place in its list,
 unless it was given one; commands and results are counted separately, and nothing on the
 wire says which list the peer uses: appending is safe, reordering is not, and the
-ServerInfo is the place for a version.
+ServerInfo is the place for a version: `Registry.fingerprint` makes one.
 """
 
+import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from operator import attrgetter
 from typing import Any, Generic, Protocol, TypeAlias, TypeGuard, TypeVar
@@ -167,6 +168,28 @@ class Registry:
         """Return the result types likewise."""
         return _numbered(self.results, self._result_numbers, first)
 
+    def fingerprint(self) -> str:
+        """Return twelve hex digits that change when a peer would misread us.
+
+        They stand for the numbers and names of all types and the names of their fields,
+        in order; not for the types of fields, nor for the rules of last results. In the
+        ServerInfo of both sides they turn a reordered list away at the greeting, where
+        Go decodes one type as another::
+
+            info = f"orders-{registry.fingerprint()}".encode()
+            Server(codec, handler, options=ServerOptions(server_info=info))
+
+        A type that is appended changes them, too, though its peers could go on: choose
+        a version by hand where old and new have to meet.
+        """
+        digest = hashlib.sha256()
+        for types in (self.numbered_commands(), self.numbered_results()):
+            for number, entry in types.items():
+                fields = ",".join(_fields_of(entry))
+                digest.update(f"{number} {entry.__name__}({fields})\n".encode())
+            digest.update(b"\n")
+        return digest.hexdigest()[:12]
+
     def is_last(self, result: object) -> bool:
         """Apply the rule of the type of *result*.
 
@@ -240,11 +263,14 @@ def _rule_of(entry: ResultType[Any]) -> bool | Callable[[Any], bool]:
 
 
 def _has_field(entry: type, name: str) -> bool:
+    return hasattr(entry, name) or name in _fields_of(entry)
+
+
+def _fields_of(entry: type) -> list[str]:
+    """Return the names of the fields of *entry*, those of its bases first."""
     # A Protobuf message has its fields where only its descriptor tells of them.
     described = getattr(getattr(entry, "DESCRIPTOR", None), "fields_by_name", ())
-    declared = (vars(base).get("__annotations__", {}) for base in entry.__mro__)
-    return (
-        hasattr(entry, name)
-        or name in described
-        or any(name in names for names in declared)
-    )
+    names = dict.fromkeys(described)
+    for base in reversed(entry.__mro__):
+        names |= dict.fromkeys(vars(base).get("__annotations__", ()))
+    return list(names)

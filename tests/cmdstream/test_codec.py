@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from tests.cmdstream.messages import Cmd1
 
 from cmdstream import EncodeError, Registry, RegistryError, ResultType
 
@@ -100,3 +101,37 @@ def test_an_unregistered_type_has_no_rule() -> None:
         Registry([], [Number]).is_last("x")
     with pytest.raises(EncodeError, match="str is not a registered result: none"):
         Registry([], []).is_last("x")
+
+
+OTHERS = [
+    Registry([Number, str], [Part, Slotted]),
+    Registry([str, Number], [Slotted, Part]),
+    Registry([str], [Part, Slotted]),
+    Registry([str, Number], [Number, Part, Slotted]),
+    Registry({0: str, 2: Number}, [Part, Slotted]),
+    Registry([str, Number], [Part, msgspec.defstruct("Slotted", ["over"])]),
+]
+
+
+@pytest.mark.parametrize("other", OTHERS, ids=range(len(OTHERS)))
+def test_a_fingerprint_tells_registries_apart_that_would_misread_each_other(
+    other: Registry,
+) -> None:
+    """W-D8: Go takes one type for another, and nobody notices."""
+    registry = Registry([str, Number], [Part, Slotted])
+    assert registry.fingerprint() != other.fingerprint()
+
+
+def test_a_fingerprint_is_the_same_in_every_process() -> None:
+    registry = Registry([str, Number], [ResultType(Part, "last"), Slotted])
+    assert (
+        registry.fingerprint()
+        == Registry({0: str, 1: Number}, [Part, Slotted]).fingerprint()
+    )
+    assert registry.fingerprint() == "c2e85f351684"
+
+
+def test_the_fields_of_a_message_are_in_its_fingerprint() -> None:
+    registry = Registry([Cmd1], [])
+    assert registry.fingerprint() == Registry([Cmd1], []).fingerprint()
+    assert registry.fingerprint() != Registry([type("Cmd1", (), {})], []).fingerprint()
