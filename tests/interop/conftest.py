@@ -1,0 +1,10 @@
+"""What the tests with Go share."""
+
+import pytest
+from tests.interop.golang import program
+
+
+@pytest.fixture(scope="session")
+def peer() -> str:
+    """The path of the Go end; skips, or fails in CI, where Go can't be had."""
+    return program("peer")
