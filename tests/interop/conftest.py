@@ -8,3 +8,9 @@ from tests.interop.golang import program
 def peer() -> str:
     """The path of the Go end; skips, or fails in CI, where Go can't be had."""
     return program("peer")
+
+
+@pytest.fixture(scope="session")
+def orders() -> str:
+    """The path of the client that docs/interop.md shows; as `peer`."""
+    return program("orders")
