@@ -215,6 +215,7 @@ class ClientLink(Link):
                     return
             self._transport.resume_reading()
         except RemoteProtocolError as error:
+            self._tell_whose(error)
             self.close(error)
         except Exception as error:  # noqa: BLE001 -- a bug in a codec or a callback
             reason = ConnectionClosedError(f"cannot go on after {error!r}")
@@ -259,6 +260,17 @@ class ClientLink(Link):
         elif self._pings:
             self._pings.popleft().deliver(None)
         return True
+
+    def _tell_whose(self, error: RemoteProtocolError) -> None:
+        """Give an answer that can't be read to who waits for it, as what it is.
+
+        The connection ends, and the others can't know whether theirs would have come.
+        This one did come, so its command has run.
+        """
+        if error.seq is not None:
+            waiter = self.pending.take(error.seq, is_last=True)
+            if waiter is not None:
+                waiter.fail(error)
 
     def _deliver(self, received: ResultReceived) -> None:
         waiter = self.pending.take(received.seq, is_last=received.is_last)

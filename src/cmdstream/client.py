@@ -148,6 +148,8 @@ class Client:
         Raises:
             ConnectionClosedError: The connection is closed, or closes before the result
                 arrives; then the command may have run.
+            RemoteProtocolError: The result did arrive and can't be read; so the command
+                has run. The connection ends.
             EncodeError: *command* cannot be sent. Nothing was.
             LocalProtocolError: The first result is not the last: `stream` is for that.
 
@@ -241,6 +243,7 @@ class ResultStream(AsyncIterator[object]):
         Raises:
             ConnectionClosedError: The connection closed before the last result. Those
                 that had arrived were given first.
+            RemoteProtocolError: The next one did arrive and can't be read.
             EncodeError: The command cannot be sent.
             ResultsOverflowError: Too many results were left waiting, see
                 `ClientOptions.stream_results_max`.

@@ -58,7 +58,14 @@ class EncodeError(LocalProtocolError):
 
 
 class RemoteProtocolError(ProtocolError):
-    """The peer sent something the protocol forbids. Close the connection."""
+    """The peer sent something the protocol forbids. Close the connection.
+
+    Attributes:
+        seq: The number of the command whose result it is that can't be read: that
+            command did run. None if it is not inside of a result.
+    """
+
+    seq: int | None = None
 
 
 class DecodeError(RemoteProtocolError):

@@ -328,7 +328,11 @@ class ClientConnection:
         if seq == 0:
             inbox.offset, inbox.needed = position, 1
             return _PONG_RECEIVED
-        decoded = (inbox.resume or self._codec.decode_result)(inbox.data, position)
+        try:
+            decoded = (inbox.resume or self._codec.decode_result)(inbox.data, position)
+        except RemoteProtocolError as error:
+            error.seq = seq
+            raise
         if not isinstance(decoded, Decoded):
             inbox.wait_for(decoded)
             return None

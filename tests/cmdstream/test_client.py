@@ -388,8 +388,8 @@ def test_two_readers_of_one_stream_are_refused() -> None:
     [
         (b"", ConnectionClosedError, "the peer closed the connection"),
         (b"\x01\x00", RemoteProtocolError, "connection closed inside a frame, after 2"),
-        (b"\x01\x07\x00", DecodeError, "unknown result tag 7: 3 are registered"),
-        (b"\x01\x00\x03abc", DecodeError, "result CalcResult: "),
+        (b"\x09\x07\x00", DecodeError, "unknown result tag 7: 3 are registered"),
+        (b"\x09\x00\x03abc", DecodeError, "result CalcResult: "),
         (b"\xff" * 10, RemoteProtocolError, "varint is longer than 10 bytes"),
     ],
 )
@@ -422,6 +422,58 @@ def test_everything_pending_fails_when_the_connection_ends(
             assert caught.value.__cause__ is ended
             with pytest.raises(ConnectionClosedError):
                 await client.ping()
+            await client.aclose()
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (b"\x02\x07\x00", "unknown result tag 7"),
+        (b"\x02\x00\x03abc", "result CalcResult: "),
+        (b"\x02\x00\xff\xff\xff\x7f", "announces 268435455 bytes"),
+    ],
+)
+def test_an_answer_that_can_not_be_read_is_told_to_whose_it_is(
+    answer: bytes, reason: str
+) -> None:
+    """Only that command is known to have run."""
+
+    async def main() -> None:
+        async def talk(peer: RawPeer) -> None:
+            await peer.receive(len(frame(1, AddCmd(1, 1))) * 3)
+            await peer.send(answer)
+
+        async with RawServer(greet_and(talk)) as server:
+            client = await connect(server.port)
+            first, second, third = (spawn(client, AddCmd(1, n)) for n in range(3))
+            await asyncio.wait([first, second, third])
+            whose = second.exception()
+            assert isinstance(whose, RemoteProtocolError)
+            assert (whose.seq, reason in str(whose)) == (2, True)
+            for task in (first, third):
+                assert type(task.exception()) is ConnectionClosedError
+            await client.aclose()
+
+    run(main())
+
+
+def test_a_stream_ends_with_the_result_that_can_not_be_read() -> None:
+    async def main() -> None:
+        async def talk(peer: RawPeer) -> None:
+            await peer.receive(len(frame(1, RangeCmd(1, 2))))
+            await peer.send(result_frame(1, StreamResult(1, last=False)))
+            await peer.send(b"\x01\x02\x01!")
+
+        async with RawServer(greet_and(talk)) as server:
+            client = await connect(server.port)
+            stream = client.stream(RangeCmd(1, 2))
+            assert await anext(stream) == StreamResult(1, last=False)
+            with pytest.raises(DecodeError, match="result StreamResult"):
+                await anext(stream)
+            with pytest.raises(StopAsyncIteration):
+                await anext(stream)
             await client.aclose()
 
     run(main())
