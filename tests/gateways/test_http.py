@@ -26,6 +26,7 @@ from tests.gateways.conformance import (
     Scene,
     Seen,
 )
+from tests.gateways.faults import make_certificate
 
 from coordinator.context import StepContext, in_step
 from coordinator.errors import CommandDelayed, Refused
@@ -591,14 +592,10 @@ def test_what_is_not_of_http_passes_unchanged() -> None:
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="makes a certificate")
 def test_a_certificate_is_trusted_only_if_the_options_say_so(tmp_path: Path) -> None:
-    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes"
-    command += f" -keyout {key} -out {certificate} -days 2 -subj /CN=localhost"
-    command += " -addext subjectAltName=IP:127.0.0.1"
-    subprocess.run(command.split(), check=True, capture_output=True)
+    certificate = make_certificate(tmp_path)
     server_tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    server_tls.load_cert_chain(certificate, key)
-    client_tls = ssl.create_default_context(cafile=str(certificate))
+    server_tls.load_cert_chain(certificate.path, certificate.key_path)
+    client_tls = ssl.create_default_context(cafile=str(certificate.path))
 
     async def main() -> None:
         async with serving(echo, server_tls) as base_url:

@@ -4,15 +4,13 @@ Against servers of a few lines, which say what no framework lets one say.
 """
 
 import asyncio
-import os
-import resource
 import ssl
-from collections.abc import AsyncGenerator, Generator
-from contextlib import asynccontextmanager, contextmanager
-from pathlib import Path
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 
 import aiohttp
 import pytest
+from tests.gateways.faults import no_descriptors
 
 from coordinator.context import StepContext, in_step
 from coordinator.errors import CommandDelayed
@@ -122,20 +120,6 @@ def test_our_own_lack_of_descriptors_opens_no_circuit() -> None:
     asyncio.run(main())
 
 
-@contextmanager
-def no_descriptors() -> Generator[None]:
-    """Let nobody open anything."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    # The lowest number that is free is the first that nobody gets.
-    with Path(os.devnull).open() as lowest:
-        limit = lowest.fileno()
-    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-
-
 @pytest.mark.parametrize(
     "headers",
     [
@@ -145,6 +129,7 @@ def no_descriptors() -> Generator[None]:
         {"X Y": "a"},
         {"": "a"},
         {"Coordinator-Epoch": "1"},
+        {"Coordinator-Replay": "true"},
     ],
 )
 def test_a_header_that_cannot_be_sent_is_found_before_connecting(

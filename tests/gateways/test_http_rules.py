@@ -7,11 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from coordinator.gateways.base import REASON_LENGTH_MAX, Answer
 from coordinator.gateways.http_rules import (
     DETAILS_SIZE_MAX,
-    REASON_LENGTH_MAX,
     RETRY_AFTER_S_MAX,
-    Answer,
     Problem,
     answer_to,
     base_of,

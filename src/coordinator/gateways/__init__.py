@@ -1,11 +1,13 @@
 """The ways to call services: what every call needs, and one module per protocol.
 
-`coordinator.gateways.http` is not imported here: it needs the extra ``http``, and
-aiohttp takes half a second to import.
+`coordinator.gateways.http` and `.grpc` are not imported here: they need the extras of
+those names, and aiohttp takes half a second to import. Nor is `.cmdstream`, which needs
+none.
 """
 
 from cmdstream.breaker import Breaker, BreakerOptions, BreakerSnapshot
 from coordinator.gateways.base import (
+    Answer,
     Gateway,
     GatewayError,
     MisconfiguredError,
@@ -15,6 +17,7 @@ from coordinator.gateways.base import (
 )
 
 __all__ = [
+    "Answer",
     "Breaker",
     "BreakerOptions",
     "BreakerSnapshot",

@@ -32,6 +32,7 @@ says what it means.
 """
 
 import asyncio
+import enum
 import errno
 import re
 import socket
@@ -57,6 +58,10 @@ from coordinator.errors import (
 from coordinator.rare import sometimes
 
 __all__ = [
+    "CALL_HEADERS",
+    "KEY_WORD",
+    "REASON_LENGTH_MAX",
+    "Answer",
     "Gateway",
     "GatewayError",
     "MisconfiguredError",
@@ -75,10 +80,31 @@ that a silent one is noticed before a person is."""
 CALLS_MAX = 100
 """Default of the calls in flight: what one coordinator may ask of a service at once."""
 
+REASON_LENGTH_MAX = 500
+"""Characters of a service's reason that are kept: it is written into the journal."""
+
+KEY_WORD = "idempoten"
+"""What a service's words have in them when they are about the idempotency key, of
+"Idempotency-Key", "idempotency_key_in_use", "an idempotent request is running"."""
+
+CALL_HEADERS = frozenset(
+    {"idempotency-key", "coordinator-epoch", "coordinator-replay", "traceparent"}
+)
+"""Names, in lower case, of what `call_headers` may give: a user can't set them."""
+
 _LACKS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 # A dot would be read as service.operation, a bracket as the beginning of a step's key.
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
+
+
+class Answer(enum.Enum):
+    """What a status, or a type of result, says about the operation."""
+
+    DID = "did"
+    REFUSED = "did not"
+    UNKNOWN = "nobody knows"
+    MISCONFIGURED = "a person must look"
 
 
 class GatewayError(CoordinatorError):

@@ -37,7 +37,9 @@ from cmdstream.breaker import BreakerOptions
 from coordinator.context import StepContext
 from coordinator.errors import CommandDelayed, Refused
 from coordinator.gateways.base import (
+    CALL_HEADERS,
     TIMEOUT_S,
+    Answer,
     Gateway,
     MisconfiguredError,
     UnreadableAnswerError,
@@ -45,7 +47,6 @@ from coordinator.gateways.base import (
     lacks_resources,
 )
 from coordinator.gateways.http_rules import (
-    Answer,
     Problem,
     answer_to,
     base_of,
@@ -77,8 +78,6 @@ _HINT_409 = (
     "; taken for the idempotency key's, if it is a refusal: "
     "answers={409: Answer.REFUSED}"
 )
-
-_RESERVED = frozenset({"idempotency-key", "coordinator-epoch", "traceparent"})
 
 
 class HttpOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -460,6 +459,6 @@ def _checked(headers: Mapping[str, str] | None) -> dict[str, str]:
             raise ValueError(f"{name!r} is not the name of a header")
         if not _HEADER_VALUE.fullmatch(value):
             raise ValueError(f"the header {name} has a value that can't be sent")
-    if taken := _RESERVED & {name.lower() for name in headers}:
+    if taken := CALL_HEADERS & {name.lower() for name in headers}:
         raise ValueError(f"the gateway sets {', '.join(sorted(taken))} itself")
     return dict(headers)

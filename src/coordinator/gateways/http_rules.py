@@ -33,7 +33,6 @@ address is outdated; following it would hide that, send credentials and the cust
 data to wherever the answer points, and turn a POST into a GET (301, 302, 303).
 """
 
-import enum
 import math
 import re
 from collections.abc import Mapping
@@ -44,8 +43,9 @@ from urllib.parse import quote, unquote, urlencode, urlsplit
 
 import msgspec
 
+from coordinator.gateways.base import KEY_WORD, REASON_LENGTH_MAX, Answer
+
 __all__ = [
-    "Answer",
     "Problem",
     "answer_to",
     "base_of",
@@ -58,9 +58,6 @@ RETRY_AFTER_S_MAX = 3600.0
 """Seconds; what a service may ask for. One wrong header must not park an order for a
 year."""
 
-REASON_LENGTH_MAX = 500
-"""Characters of a service's reason that are kept: it is written into the journal."""
-
 KEY_WORD_WITHIN = 1024
 """Bytes of a body within which any word of the idempotency key counts; behind them, one
 in ``type``, ``code`` or ``title``. Stack traces have it in the names of classes."""
@@ -69,21 +66,9 @@ DETAILS_SIZE_MAX = 16 * 1024
 """Bytes of a body up to which its members are kept as details; for the same reason."""
 
 
-class Answer(enum.Enum):
-    """What a status says about the operation."""
-
-    DID = "did"
-    REFUSED = "did not"
-    UNKNOWN = "nobody knows"
-    MISCONFIGURED = "a person must look"
-
-
 _REFUSED = frozenset({400, 402, 409, 410, 412, 413, 422, 451})
 _UNKNOWN = frozenset({408, 423, 425, 429})
 assert not _REFUSED & _UNKNOWN
-
-# Of "Idempotency-Key", "idempotency_key_in_use", "an idempotent request is running".
-_KEY_WORD = "idempoten"
 
 _MEMBERS = msgspec.json.Decoder(dict[str, object])
 _REASON_MEMBERS = ("reason", "detail", "message", "title", "error")
@@ -128,7 +113,7 @@ def read_problem(body: bytes | None) -> Problem:
     """
     if body is None:
         return Problem("", {}, unread=True)
-    names_the_key = _KEY_WORD in body[:KEY_WORD_WITHIN].decode(errors="replace").lower()
+    names_the_key = KEY_WORD in body[:KEY_WORD_WITHIN].decode(errors="replace").lower()
     try:
         members = _MEMBERS.decode(body)
     # ValueError: also text that is not UTF-8, which is not a DecodeError. And brackets
@@ -152,7 +137,7 @@ def read_problem(body: bytes | None) -> Problem:
         members if len(body) <= DETAILS_SIZE_MAX else {},
         names_the_key
         or any(
-            _KEY_WORD in str(source.get(name, "")).lower()
+            KEY_WORD in str(source.get(name, "")).lower()
             for source in (members, inner)
             for name in ("type", "code", "title")
         ),
