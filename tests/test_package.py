@@ -25,7 +25,7 @@ def test_importing_the_package_loads_nothing_else_of_it() -> None:
 
 
 def test_using_it_loads_no_heavy_extra() -> None:
-    heavy = {"aiohttp", "rich", "typer", "pydantic"}
+    heavy = {"aiohttp", "grpc", "rich", "typer", "pydantic"}
     code = f"import sys, coordinator.app; print({heavy!r} & set(sys.modules))"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True

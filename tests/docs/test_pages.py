@@ -27,6 +27,17 @@ class DeclinedError(Exception): ...
 class BankUnavailableError(Exception): ...
 """
 """A client library that docs/gateways.md wraps."""
+MESSAGES = """
+class ChargeRequest: ...
+class RefundRequest: ...
+"""
+STUBS = """
+class PaymentsStub:
+    def __init__(self, channel):
+        for name in ("Charge", "Refund"):
+            setattr(self, name, channel.unary_unary(f"/shop.Payments/{name}"))
+"""
+"""What protoc makes of a service that docs/gateways.md calls."""
 TEST = re.compile(r"`(tests/[\w/]+\.py)(?:::(\w+))?`")
 TEST_NAME = re.compile(r"`(?:\w+/)*(test_\w+)(\.py|…)?`")
 """One that is named without its path: a file, a function, or how a function begins."""
@@ -48,6 +59,8 @@ def test_the_python_of_a_page_runs_in_order(page: Path, tmp_path: Path) -> None:
     if not code:
         return
     (tmp_path / "bank_client.py").write_text(BANK_CLIENT)
+    (tmp_path / "payments_pb2.py").write_text(MESSAGES)
+    (tmp_path / "payments_pb2_grpc.py").write_text(STUBS)
     for _ in range(2):
         done = subprocess.run(
             [sys.executable, "-W", "error", "-c", code],
