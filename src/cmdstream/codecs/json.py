@@ -44,6 +44,10 @@ from cmdstream.errors import DecodeError, EncodeError, RegistryError
 __all__ = ["JsonBody", "JsonCodec"]
 
 _SCALARS = (str, int, float, bytes)
+_SCALAR_KINDS = (
+    inspect.StrType, inspect.IntType, inspect.FloatType, inspect.BytesType,
+    inspect.CustomType,
+)  # fmt: skip
 
 
 class JsonCodec(TaggedCodec):
@@ -93,29 +97,42 @@ class JsonBody:
             plain, dec_hook=_decode_scalar
         )
         self._read: Callable[[bytes], Any] = decoder.decode
-        self._may_differ = _suspicion(kinds)
+        self._has_parts = not isinstance(self._kind, _SCALAR_KINDS)
+        self._has_foreign_key = _key_search(kinds)
         self._has_floats = any(_may_hold(kind, float) for kind in kinds)
         self._has_integers = any(_may_hold(kind, int) for kind in kinds)
         self._has_times = any(_may_hold(kind, dt.datetime) for kind in kinds)
+        self._reads_times = any(
+            isinstance(kind, inspect.DateTimeType) for kind in kinds
+        )
 
     def encode(self, value: object) -> bytes:
-        """See `cmdstream.codecs.tagged.Body.encode`."""
+        """See `cmdstream.codecs.tagged.Body.encode`.
+
+        A class of fields takes whatever it is given, True for an int and a str for a
+        float, and msgspec writes what it finds. So what was written is read: in C, and
+        for a small part of what a connection that Go hangs up on would cost.
+        """
         try:
             text = _write(value)
-            if self._has_integers or self._has_floats:
-                text = self._checked_numbers(value, text)
+            sorts = text.translate(_SORTS)
+            if self._has_integers and _LONG_NUMBER in sorts:
+                go_json.shape(go_json.parse(text), self._kind)
+            if self._has_floats:
+                if b"null" in text:  # which is what NaN and infinity become
+                    _refuse_what_go_cannot_read(value)
+                if _EXPONENT in sorts or b".0" in text:
+                    text = go_json.respell_floats(text)
             if self._has_times and _NAIVE_TIME.search(text):
                 _refuse_what_go_cannot_read(value)
+            if self._has_parts:
+                self._read_back(text)
         except (
             Exception
         ) as error:  # whatever a property of the user's class raises, too
             name = self._type.__qualname__
             raise EncodeError(f"{name} has no JSON form: {error}") from error
-        # One pass in C finds that there is nothing to escape, which is the usual case;
-        # E2 is the first byte of U+2028 and of some thousand harmless characters.
-        if len(text.translate(None, b"<>&\xe2")) != len(text):
-            return go_json.escape_html(text)
-        return text
+        return go_json.escape_html(text) if _TO_ESCAPE in sorts else text
 
     def decode(self, body: bytes) -> object:
         """See `cmdstream.codecs.tagged.Body.decode`.
@@ -123,15 +140,16 @@ class JsonBody:
         msgspec's own decoder reads most bodies, and what it refuses is tried again by
         Go's rules. The danger is a body that both accept and understand differently:
 
-        * a key in another case, which msgspec skips as unknown; it would take the
-          field's default, or an earlier key of the exact name, for the value;
         * an integer beyond int64, which a Python int holds;
         * a time without a zone, which a datetime may be;
+        * a key in another case, which msgspec skips as unknown; it would take the
+          field's default, or an earlier key of the exact name, for the value;
         * nothing else: nulls, missing fields and bad text fail in msgspec, unknown keys
           and exact duplicates are treated alike.
 
-        `_suspicion` is a search of the raw bytes for anything that could be one of
-        these. It may raise a false alarm, which costs time; it may not miss one.
+        A body that we would write ourselves has no foreign key, and to write it is
+        quicker than to search it. Each of these tests may raise a false alarm, which
+        costs time; it may not miss one.
         """
         try:
             value = self._read(body)
@@ -139,9 +157,26 @@ class JsonBody:
                 value = self._make(value)
         except Exception:  # noqa: BLE001 -- the rules tell what is wrong
             return self._decode_by_the_rules(body)
-        if self._may_differ(body):
+        if self._may_differ(value, body):
             return self._decode_by_the_rules(body)
         return value
+
+    def _may_differ(self, value: object, body: bytes) -> object:
+        return (
+            (self._has_integers and _LONG_NUMBER in body.translate(_SORTS))
+            or (self._reads_times and _naive_time(body))
+            or (
+                self._has_foreign_key is not None
+                and not _is_written_as(value, body)
+                and self._has_foreign_key(body)
+            )
+        )
+
+    def _read_back(self, text: bytes) -> None:
+        try:
+            self._read(text)
+        except Exception:  # noqa: BLE001 -- as above
+            self._decode_by_the_rules(text)
 
     def _decode_by_the_rules(self, body: bytes) -> object:
         try:
@@ -157,24 +192,20 @@ class JsonBody:
             raise DecodeError(str(error) or repr(error)) from error
         return value
 
-    def _checked_numbers(self, value: object, text: bytes) -> bytes:
-        """Refuse the numbers that Go cannot read, and spell the floats its way."""
-        # Only a run of 19 digits can exceed int64, NaN and infinity are written as
-        # null, and a float where an int is declared has a fraction. These tests are
-        # cheap and may raise a false alarm.
-        if _NINETEEN_DIGITS.search(text):
-            go_json.shape(go_json.parse(text), self._kind)
-        if self._has_floats:
-            if b"null" in text:
-                _refuse_what_go_cannot_read(value)
-            text = go_json.respell_floats(text)
-        if self._has_integers and _FRACTION.search(text):
-            self.decode(text)
-        return text
 
+# One pass in C tells the bytes apart that matter: digits, what makes a number a float,
+# and what Go escapes (E2 is the first byte of U+2028, and of some thousand others).
+_SORTS = bytes(
+    ord("0") if chr(byte).isdecimal() and byte < 0x80
+    else ord("e") if byte in b"eE"
+    else ord("<") if byte in b"<>&\xe2"
+    else ord(" ")
+    for byte in range(256)
+)  # fmt: skip
+_LONG_NUMBER = b"0" * 19  # no shorter one exceeds int64
+_EXPONENT = b"0e"
+_TO_ESCAPE = b"<"
 
-_NINETEEN_DIGITS = re.compile(rb"[0-9]{19}")
-_FRACTION = re.compile(rb"[0-9][.eE]")
 _NAIVE_TIME = re.compile(rb"[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?\"")
 
 
@@ -251,28 +282,25 @@ def _reachable(kind: inspect.Type) -> Iterator[inspect.Type]:
         waiting.extend(field.type for field in getattr(found, "fields", ()))
 
 
-def _suspicion(kinds: list[inspect.Type]) -> Callable[[bytes], object]:
-    """Make the search for what Go would read otherwise; see `JsonBody.decode`."""
+def _key_search(kinds: list[inspect.Type]) -> Callable[[bytes], object] | None:
+    """Make the search for a key that Go would take for a field, and msgspec not.
+
+    Returns:
+        None if there are no fields.
+    """
     names = {
         field.encode_name for kind in kinds for field in getattr(kind, "fields", ())
     }
-    has_integers = any(_may_hold(kind, int) for kind in kinds)
-    has_times = any(isinstance(kind, inspect.DateTimeType) for kind in kinds)
+    if not names:
+        return None
     if not all(name.isascii() and name.isidentifier() for name in names):
         return _always  # not worth a pattern: such names are rare and the rules correct
-    key = _key_pattern(names).search if names else _never
-    escaped = _ESCAPED_KEY.search if names else _never
-    digits = _NINETEEN_DIGITS.search if has_integers else _never
-    time = _naive_time if has_times else _never
+    key = _key_pattern(names).search
 
-    def may_differ(body: bytes) -> object:
-        return (
-            key(body)
-            or (b"\\" in body and escaped(body))
-            or (len(body) >= 19 and (digits(body) or time(body)))
-        )
+    def has_foreign_key(body: bytes) -> object:
+        return key(body) or (b"\\" in body and _ESCAPED_KEY.search(body))
 
-    return may_differ
+    return has_foreign_key
 
 
 # A key may be spelled with escapes. It ends in a quote and a colon, and what precedes
@@ -305,10 +333,6 @@ def _naive_time(body: bytes) -> object:
 
 def _always(_body: bytes) -> bool:
     return True
-
-
-def _never(_body: bytes) -> None:
-    return None
 
 
 def _refuse_what_go_cannot_read(value: object) -> None:
@@ -367,3 +391,10 @@ def _write(value: object) -> bytes:
         # A dict whose keys are not strings can only be sorted once they are.
         plain = msgspec.to_builtins(value, str_keys=True, enc_hook=_encode_scalar)
         return _ENCODER.encode(plain)
+
+
+def _is_written_as(value: object, body: bytes) -> bool:
+    try:
+        return _write(value) == body
+    except Exception:  # noqa: BLE001 -- whatever the class has made of its fields
+        return False

@@ -2,13 +2,14 @@
 
 import datetime as dt
 import enum
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from tests.cmdstream.helpers import (
     CODEC,
@@ -21,6 +22,8 @@ from tests.cmdstream.helpers import (
 
 from cmdstream import DecodeError, EncodeError, JsonCodec, Registry, RegistryError
 from cmdstream.codec import Decoded
+from cmdstream.codecs.go_json import respell_floats
+from cmdstream.codecs.json import JsonBody
 from cmdstream.wire import write_size
 
 
@@ -360,6 +363,26 @@ def test_a_fraction_is_not_written_where_go_has_an_int(value: object) -> None:
         encode(value)
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        AddCmd(True, 2),
+        AddCmd("1", 2),  # type: ignore[arg-type]  # the point, also of those below
+        Mixed(1, True),
+        Mixed(1, "0.5"),  # type: ignore[arg-type]
+        Mixed(1, 0.5, 5),  # type: ignore[arg-type]
+        Floats(["1"]),  # type: ignore[list-item]
+    ],
+)
+def test_a_field_of_another_type_than_declared_is_not_written(value: object) -> None:
+    with pytest.raises(EncodeError, match="has no JSON form"):
+        encode(value)
+
+
+def test_none_is_written_where_go_reads_null_as_its_zero_value() -> None:
+    assert encode(Mixed(1, text=None)) == b'{"n":1,"ratio":0,"text":null}'  # type: ignore[arg-type]  # the point
+
+
 def test_a_fraction_elsewhere_is_written() -> None:
     assert encode(Mixed(1, 2.5, "3.5")) == b'{"n":1,"ratio":2.5,"text":"3.5"}'
     assert encode(SleepCmd(1, "2.5")) == b'{"ms":1,"tag":"2.5"}'
@@ -488,6 +511,59 @@ def test_whatever_is_written_reads_back(thing: Any) -> None:
     body = encode(Loose(thing))
     assert decode(Loose, body) == Loose(thing)
     assert not set(body) & set(b"<>&\n")
+
+
+class Cased(msgspec.Struct):
+    Key: int = 7
+    ratio: float = 0.5
+    text: str = "-"
+    inner: "Cased | None" = None
+    more: dict[str, Any] = {}
+
+
+scalars = st.sampled_from(
+    ["1", "-5", "9223372036854775807", "9223372036854775808", "12345678901234567890123",
+     "1.0", "0.5", "1e21", "1e-7", "null", "true", '"x"', '"\\u003c"', '"Key"', "[]"],
+)  # fmt: skip
+keys = st.sampled_from(
+    ["Key", "key", "KEY", "\u212aey", "\\u004bey", "ratio", "Ratio", "text", "teXt",
+     "inner", "INNER", "more", "mor\\u0065", "other", "a:b", ":"],
+)  # fmt: skip
+
+
+def written(pairs: list[tuple[str, str, str]]) -> str:
+    inside = ",".join(f'"{key}"{space}:{value}' for key, space, value in pairs)
+    return f"{{{inside}}}"
+
+
+objects = st.recursive(
+    scalars,
+    lambda inner: st.lists(
+        st.tuples(keys, st.sampled_from(["", " ", "\n"]), inner), max_size=5
+    ).map(written),
+    max_leaves=8,
+)
+
+
+def outcome(decode: Callable[[bytes], object], body: bytes) -> str:
+    try:
+        return repr(decode(body))
+    except DecodeError:
+        return "refused"
+
+
+@given(objects)
+@example('{"Key":1,"key":2}')
+@example('{"Key":1,"inner":{"Key":1,"KEY" :2}}')
+def test_the_quick_way_reads_a_body_as_the_rules_do(text: str) -> None:
+    body = JsonBody(Cased)
+    quick = outcome(body.decode, text.encode())
+    assert quick == outcome(body._decode_by_the_rules, text.encode())
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_every_float_is_spelled_as_go_does(value: float) -> None:
+    assert encode(value) == respell_floats(msgspec.json.encode(value))
 
 
 @given(st.binary(max_size=40))
