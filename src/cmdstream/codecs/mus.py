@@ -150,9 +150,13 @@ class _Messages:
 
     def decode(self, data: Buffer, offset: int) -> Decoded | Unfinished | int:
         """See `cmdstream.codec.Codec.decode_command`."""
-        if (found := read_size(data, offset)) is None:
+        # Most DTMs are one byte, and are read without a call.
+        if offset < len(data) and data[offset] < 0x80:
+            dtm, start = data[offset], offset + 1
+        elif (found := read_size(data, offset)) is None:
             return len(data) + 1
-        dtm, start = found
+        else:
+            dtm, start = found
         try:
             message = self._by_dtm[dtm]
         except KeyError:

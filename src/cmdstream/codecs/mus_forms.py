@@ -33,7 +33,14 @@ from cmdstream.codecs.mus_layout import (
     Sized,
     Varint,
 )
-from cmdstream.wire import Buffer, read_size, read_uvarint, write_size, write_uvarint
+from cmdstream.wire import (
+    INT64_MAX,
+    Buffer,
+    read_size,
+    read_uvarint,
+    write_size,
+    write_uvarint,
+)
 
 __all__ = [
     "BOOL",
@@ -41,6 +48,8 @@ __all__ = [
     "INT",
     "STRING",
     "Form",
+    "Read",
+    "Write",
     "checked",
     "fields",
     "float_form",
@@ -80,13 +89,21 @@ def _present(found: tuple[int, int] | None) -> tuple[int, int]:
 def _read_int(data: Buffer, at: int) -> tuple[int, int]:
     if (byte := data[at]) < 0x80:
         return byte >> 1 ^ -(byte & 1), at + 1
-    value, end = _present(read_uvarint(data, at))
+    if at + 1 < len(data) and (high := data[at + 1]) < 0x80:
+        value, end = byte & 0x7F | high << 7, at + 2
+    else:
+        value, end = _present(read_uvarint(data, at))
     return value >> 1 ^ -(value & 1), end
 
 
 def _write_int(value: int, out: bytearray) -> None:
-    _check_range(value, 64, signed=True)
-    out += write_uvarint(value << 1 if value >= 0 else ~(value << 1))
+    if (zigzag := _to_zigzag(value)) < 0x80:
+        out.append(zigzag)
+    elif zigzag <= INT64_MAX:
+        out += write_size(zigzag)  # it has short ways for what is short
+    else:
+        _check_range(value, 64, signed=True)
+        out += write_uvarint(zigzag)
 
 
 def _check_range(value: int, bits: int, *, signed: bool) -> None:
@@ -216,12 +233,20 @@ BOOL = Form(Flag(), _read_bool, _write_bool)
 # Bytes and strings.
 
 
-def _read_bytes(data: Buffer, at: int) -> tuple[bytes, int]:
-    size, start = _present(read_size(data, at))
+def _read_sized(data: Buffer, at: int) -> tuple[Buffer, int]:
+    # A size of one byte, the usual one, is read without a call.
+    size, start = data[at], at + 1
+    if size >= 0x80:
+        size, start = _present(read_size(data, at))
     end = start + size
     if end > len(data):
         raise IndexError("the data ends here")
-    return bytes(data[start:end]), end
+    return data[start:end], end
+
+
+def _read_bytes(data: Buffer, at: int) -> tuple[bytes, int]:
+    value, end = _read_sized(data, at)
+    return bytes(value), end
 
 
 def _write_bytes(value: bytes, out: bytearray) -> None:
@@ -230,7 +255,7 @@ def _write_bytes(value: bytes, out: bytearray) -> None:
 
 
 def _read_string(data: Buffer, at: int) -> tuple[str, int]:
-    value, end = _read_bytes(data, at)
+    value, end = _read_sized(data, at)
     return value.decode(), end
 
 
@@ -397,26 +422,27 @@ def pairs(key: Form, value: Form, items_max: int) -> Form:
 
 def fields(
     layout: Fields,
-    named: Sequence[tuple[str, Form]],
+    named: Sequence[tuple[str, Read, Write]],
     make: Callable[..., object],
 ) -> Form:
     """Make the form of a struct.
 
     Args:
         layout: Its layout, whose fields are complete when the form is first used.
-        named: The names and forms of its fields, in the order of the wire; likewise.
+        named: The names, readers and writers of its fields, in the order of the wire;
+            likewise.
         make: What makes one, from its fields in that order.
     """
 
     def read(data: Buffer, at: int) -> tuple[object, int]:
         values: list[object] = []
-        for _, form in named:
-            value, at = form.read(data, at)
+        for _, read_field, _ in named:
+            value, at = read_field(data, at)
             values.append(value)
         return make(*values), at
 
     def write(value: object, out: bytearray) -> None:
-        for name, form in named:
-            form.write(getattr(value, name), out)
+        for name, _, write_field in named:
+            write_field(getattr(value, name), out)
 
     return Form(layout, read, write)

@@ -31,7 +31,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from cmdstream.codecs import mus_forms as forms
-from cmdstream.codecs.mus_forms import Form
+from cmdstream.codecs.mus_forms import Form, Read, Write
 from cmdstream.codecs.mus_layout import Fields
 from cmdstream.errors import RegistryError
 
@@ -203,14 +203,14 @@ class _Maker:
         if (known := self._structs.get(origin)) is not None:
             return known
         layout = Fields()
-        named: list[tuple[str, Form]] = []
+        named: list[tuple[str, Read, Write]] = []
         form = forms.fields(layout, named, _maker_of(origin))
         self._structs[origin] = form
         self._open.add(origin)
         hints = typing.get_type_hints(origin, include_extras=True)
         for name in _field_names(origin):
             inner = self.form(hints[name], (*directly_in, origin))
-            named.append((name, inner))
+            named.append((name, inner.read, inner.write))
             layout.fields.append(inner.layout)
         layout.takes_bytes = any(inner.takes_bytes for inner in layout.fields)
         self._open.discard(origin)

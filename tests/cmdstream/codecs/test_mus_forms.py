@@ -282,7 +282,10 @@ def test_of_equal_keys_the_last_one_wins() -> None:
 
 def test_a_struct_is_its_fields_and_nothing_else() -> None:
     layout = Fields([forms.INT.layout, forms.STRING.layout])
-    named = [("real", forms.INT), ("name", forms.STRING)]
+    named = [
+        (name, form.read, form.write)
+        for name, form in (("real", forms.INT), ("name", forms.STRING))
+    ]
 
     class Part:
         def __init__(self, real: int, name: str) -> None:
