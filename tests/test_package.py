@@ -1,4 +1,4 @@
-"""What ``import coordinator`` gives, and what it does not load."""
+"""What ``import coordinator`` and ``import cmdstream`` give, and do not load."""
 
 import subprocess
 import sys
@@ -31,3 +31,18 @@ def test_using_it_loads_no_heavy_extra() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "set()"
+
+
+def test_cmdstream_is_used_without_coordinator_and_without_extras() -> None:
+    """Also its command line; of the codecs, only Protobuf's brings something along."""
+    code = (
+        "import sys, cmdstream, cmdstream.command_line, cmdstream.codecs.opaque\n"
+        "foreign = {'coordinator', 'google', 'aiohttp', 'typer', 'rich', 'pydantic'}\n"
+        "print({name.partition('.')[0] for name in sys.modules} & foreign)\n"
+        "import cmdstream.codecs.protobuf\n"
+        "print('coordinator' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["set()", "False"]
