@@ -14,3 +14,9 @@ def peer() -> str:
 def orders() -> str:
     """The path of the client that docs/interop.md shows; as `peer`."""
     return program("orders")
+
+
+@pytest.fixture(scope="session")
+def payments() -> str:
+    """The path of the service that docs/interop.md shows; as `peer`."""
+    return program("payments")

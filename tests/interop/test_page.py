@@ -16,6 +16,8 @@ BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
         ("python", "orders_app.py"),
         ("go", "go/orders/main.go"),
         ("go", "go/tagged/codec.go"),
+        ("go", "go/payments/main.go"),
+        ("python", "gateway_app.py"),
     ],
 )
 def test_the_page_shows_the_file_that_is_run(kind: str, file: str) -> None:
