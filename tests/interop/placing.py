@@ -9,10 +9,12 @@ from tests.processes import TIMEOUT_S
 __all__ = ["ledger", "place"]
 
 
-async def place(orders: str, port: int, *ids: str) -> dict[str, str]:
+async def place(
+    orders: str, port: int, *ids: str, flags: tuple[str, ...] = ()
+) -> dict[str, str]:
     """Run the client to its end; return what it says of each order."""
     process = await asyncio.create_subprocess_exec(
-        *(orders, "-connect", f"127.0.0.1:{port}", *ids),
+        *(orders, "-connect", f"127.0.0.1:{port}", *flags, *ids),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
     )

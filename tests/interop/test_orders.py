@@ -4,7 +4,9 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
+from tests.certificates import Authority, needs_openssl
 from tests.interop.placing import ledger, place
 from tests.processes import Server, eventually, serving
 
@@ -92,6 +94,30 @@ def test_orders_are_recovered_after_kill_9_and_asked_for_again_by_their_key(
     assert set(charged) == set(ids)
     assert all(len(keys) == 1 for keys in charged.values())
     assert set(ledger(tmp_path, "refund")) == {"far-1", "far-2"}
+
+
+@needs_openssl
+def test_an_order_comes_over_mtls(orders: str, tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "authority")
+    ours, theirs = authority.issue("coordinator"), authority.issue("client")
+    listen = ("--listen", "tls://127.0.0.1:0")
+    pair = ("--tls-cert", str(ours.certificate), "--tls-key", str(ours.key))
+    known = ("--tls-client-ca", str(authority.certificate))
+    trusted = ("-ca", str(authority.certificate))
+    shown = ("-cert", str(theirs.certificate), "-key", str(theirs.key))
+
+    async def main() -> None:
+        async with serving(
+            *(tmp_path, SOURCE, *INFO, *listen, *pair, *known),
+            target="orders_app:coordinator",
+        ) as server:
+            port = urlsplit(server.ready["listen"][1]).port
+            assert port is not None
+            placed = await place(orders, port, "o-1", flags=(*trusted, *shown))
+            assert placed == {"o-1": "paid: 1999 cents"}
+            assert await server.stop() == 0
+
+    asyncio.run(main())
 
 
 def test_another_coordinator_than_expected_is_not_asked_again(

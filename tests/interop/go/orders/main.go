@@ -2,10 +2,14 @@
 // an answer:
 //
 //	go run ./orders -connect 127.0.0.1:7000 o-1 o-2
+//
+// With -ca over TLS, with -cert and -key showing who it is.
 package main
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"flag"
 	"fmt"
@@ -73,6 +77,7 @@ var codec = tagged.New(tagged.JSON,
 // Coordinator is the way to one. It connects when it has to.
 type Coordinator struct {
 	Address string
+	TLS     *tls.Config // nil: none
 
 	mu     sync.Mutex
 	client *ccln.Client[none]
@@ -130,8 +135,7 @@ func (c *Coordinator) connected(ctx context.Context) (*ccln.Client[none], error)
 			return c.client, nil
 		}
 	}
-	var dialer net.Dialer
-	conn, err := dialer.DialContext(ctx, "tcp", c.Address)
+	conn, err := c.dial(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -146,14 +150,52 @@ func (c *Coordinator) connected(ctx context.Context) (*ccln.Client[none], error)
 	return client, nil
 }
 
+func (c *Coordinator) dial(ctx context.Context) (net.Conn, error) {
+	if c.TLS == nil {
+		return new(net.Dialer).DialContext(ctx, "tcp", c.Address)
+	}
+	dialer := tls.Dialer{Config: c.TLS}
+	return dialer.DialContext(ctx, "tcp", c.Address)
+}
+
+// tlsConfig trusts the coordinators of one authority, and shows a certificate if given.
+func tlsConfig(authority, certificate, key string) (*tls.Config, error) {
+	if authority == "" {
+		return nil, nil
+	}
+	pem, err := os.ReadFile(authority)
+	if err != nil {
+		return nil, err
+	}
+	config := &tls.Config{RootCAs: x509.NewCertPool()}
+	if !config.RootCAs.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("no certificate in %s", authority)
+	}
+	if certificate != "" {
+		pair, err := tls.LoadX509KeyPair(certificate, key)
+		if err != nil {
+			return nil, err
+		}
+		config.Certificates = []tls.Certificate{pair}
+	}
+	return config, nil
+}
+
 func main() {
 	address := flag.String("connect", "127.0.0.1:7000", "host:port of the coordinator")
 	cents := flag.Int("cents", 1999, "what each order costs")
+	authority := flag.String("ca", "", "PEM file of who signed the coordinator's certificate")
+	certificate := flag.String("cert", "", "PEM file of our certificate")
+	key := flag.String("key", "", "PEM file of its key")
 	flag.Parse()
+	config, err := tlsConfig(*authority, *certificate, *key)
+	if err != nil {
+		log.Fatal(err)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 
-	coordinator := &Coordinator{Address: *address}
+	coordinator := &Coordinator{Address: *address, TLS: config}
 	var orders sync.WaitGroup
 	for _, id := range flag.Args() {
 		orders.Add(1)
