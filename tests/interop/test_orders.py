@@ -4,11 +4,12 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from tests.certificates import Authority, needs_openssl
 from tests.interop.placing import ledger, place
 from tests.processes import Server, eventually, serving
+
+from coordinator.cli.serving import parse_address
 
 SOURCE = Path(__file__).with_name("orders_app.py").read_text()
 INFO = ("--info", "orders-v1")
@@ -111,9 +112,8 @@ def test_an_order_comes_over_mtls(orders: str, tmp_path: Path) -> None:
             *(tmp_path, SOURCE, *INFO, *listen, *pair, *known),
             target="orders_app:coordinator",
         ) as server:
-            port = urlsplit(server.ready["listen"][1]).port
-            assert port is not None
-            placed = await place(orders, port, "o-1", flags=(*trusted, *shown))
+            secret = parse_address(server.ready["listen"][1])
+            placed = await place(orders, secret.port, "o-1", flags=(*trusted, *shown))
             assert placed == {"o-1": "paid: 1999 cents"}
             assert await server.stop() == 0
 
