@@ -215,6 +215,26 @@ def test_a_reconnecting_go_client_finds_our_server_again(peer: str) -> None:
     run(main())
 
 
+def test_a_reconnecting_go_client_dials_without_a_pause(peer: str) -> None:
+    """W-C3: with any pause, so many times would take longer than a test may."""
+    dials = 0
+
+    async def greet_the_first(raw: RawPeer) -> None:
+        nonlocal dials
+        dials += 1
+        if dials == 1:
+            await raw.send(GREETING)
+
+    async def main() -> None:
+        async with (
+            RawServer(greet_the_first) as raw,
+            go_client(peer, "json", raw.port, "-reconnect"),
+        ):
+            await until(lambda: dials >= 1_000)
+
+    run(main())
+
+
 def test_a_reconnecting_go_client_gives_up_inside_a_frame(peer: str) -> None:
     """W-A4: only an end between two frames counts as a loss of the connection."""
 

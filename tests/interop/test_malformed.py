@@ -166,7 +166,7 @@ def test_eleven_bytes_end_a_go_client_and_not_ours(peer: str, wire: Wire) -> Non
 
     async def main() -> None:
         async with RawServer(answer_badly) as raw, our_client(wire, raw.port) as client:
-            with pytest.raises(ConnectionClosedError):
+            with pytest.raises(RemoteProtocolError, match=r"more than|announces"):
                 await client.send(wire.make(*wire.echo("hello")))
             assert isinstance(await client.wait_closed(), RemoteProtocolError)
         async with (
