@@ -39,6 +39,7 @@ grpcio is imported with this module, and with nothing else of the package.
 import asyncio
 import errno
 import os
+import socket
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, NoReturn, TypeVar, cast
@@ -322,6 +323,8 @@ class GrpcGateway(Gateway):
         ):
             await self.aclose()
         if self._opened is None:
+            await _ask_for_the_network()
+        if self._opened is None:
             options = self._options.arguments()
             credentials = self._options.credentials
             if credentials is None:
@@ -446,6 +449,17 @@ def _checked(
             f"{operation.path} has streams: a step is one request and one answer"
         )
     return cast("_Method[RequestT, ReplyT]", operation)
+
+
+async def _ask_for_the_network() -> None:
+    """Raise what a loop raises that has no network, as that of a rehearsal.
+
+    grpcio connects in threads of its own, past the loop, which can't stop it: a saga
+    that is rehearsed would call the real service.
+    """
+    loop = asyncio.get_running_loop()
+    # Nothing is looked up: the answer is the question.
+    await loop.getaddrinfo("127.0.0.1", 0, flags=socket.AI_NUMERICHOST)
 
 
 def _by_name(answers: Mapping[grpc.StatusCode, Answer] | None) -> dict[str, Answer]:
