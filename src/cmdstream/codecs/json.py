@@ -93,6 +93,7 @@ class JsonBody:
         self._type: type[object] = entry
         # A bare scalar is decoded as its builtin; msgspec knows no subclasses of them.
         self._make, plain = _bare(entry)
+        self._plain = None if self._make is None else _PLAIN[plain]
         decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(
             plain, dec_hook=_decode_scalar
         )
@@ -114,9 +115,9 @@ class JsonBody:
         for a small part of what a connection that Go hangs up on would cost.
         """
         try:
-            text = _write(value)
+            text = _write(value if self._plain is None else self._plain(value))
             sorts = text.translate(_SORTS)
-            if self._has_integers and _LONG_NUMBER in sorts:
+            if self._has_integers and _is_long(text, sorts):
                 go_json.shape(go_json.parse(text), self._kind)
             if self._has_floats:
                 if b"null" in text:  # which is what NaN and infinity become
@@ -163,7 +164,7 @@ class JsonBody:
 
     def _may_differ(self, value: object, body: bytes) -> object:
         return (
-            (self._has_integers and _LONG_NUMBER in body.translate(_SORTS))
+            (self._has_integers and _is_long(body, body.translate(_SORTS)))
             or (self._reads_times and _naive_time(body))
             or (
                 self._has_foreign_key is not None
@@ -196,13 +197,14 @@ class JsonBody:
 # One pass in C tells the bytes apart that matter: digits, what makes a number a float,
 # and what Go escapes (E2 is the first byte of U+2028, and of some thousand others).
 _SORTS = bytes(
-    ord("0") if chr(byte).isdecimal() and byte < 0x80
+    ord("0") if byte in b"0123456789"
     else ord("e") if byte in b"eE"
     else ord("<") if byte in b"<>&\xe2"
     else ord(" ")
     for byte in range(256)
 )  # fmt: skip
-_LONG_NUMBER = b"0" * 19  # no shorter one exceeds int64
+_LONG = b"0" * 19  # digits; no integer with fewer exceeds int64
+_LONG_INTEGER = re.compile(rb"(?:\A|[-:,\[ \t\r\n])[0-9]{19}")  # no text of digits
 _EXPONENT = b"0e"
 _TO_ESCAPE = b"<"
 
@@ -326,6 +328,11 @@ def _any_case(character: str) -> str:
     return f"[{lower}{upper}]" if lower != upper else character
 
 
+def _is_long(text: bytes, sorts: bytes) -> object:
+    """Tell whether *text*, whose *sorts* of bytes these are, may exceed int64."""
+    return _LONG in sorts and _LONG_INTEGER.search(text)
+
+
 def _naive_time(body: bytes) -> object:
     # With escapes in it, a time may be spelled in any way.
     return b"\\" in body or _NAIVE_TIME.search(body)
@@ -358,19 +365,21 @@ def _refuse_what_go_cannot_read(value: object) -> None:
             plain += found
 
 
+# What gives the builtin inside a bare scalar, whatever its class overrides.
+_PLAIN: dict[type, Callable[[Any], object]] = {
+    str: str.__str__,
+    int: int.__int__,
+    float: float.__float__,
+    bytes: bytes.__bytes__,
+}
+
+
 def _encode_scalar(value: object) -> object:
-    """Give msgspec the builtin inside a bare scalar, whatever its class overrides."""
-    match value:
-        case str():
-            return str.__str__(value)
-        case int():
-            return int.__int__(value)
-        case float():
-            return float.__float__(value)
-        case bytes():
-            return bytes.__bytes__(value)
-        case _:
-            raise NotImplementedError(f"objects of type {type(value).__qualname__}")
+    """Give msgspec, which knows no subclasses of scalars, the builtin inside one."""
+    for scalar, plain in _PLAIN.items():
+        if isinstance(value, scalar):
+            return plain(value)
+    raise NotImplementedError(f"objects of type {type(value).__qualname__}")
 
 
 def _decode_scalar(cls: type, value: Any) -> object:
