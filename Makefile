@@ -68,6 +68,15 @@ torture: $(STAMP) ## real kills, faults and damage; ONLY=kill COUNT=2000 SEED=1,
 	  $(if $(SEED),--seed $(SEED)) $(if $(JOBS),--jobs $(JOBS)) \
 	  $(if $(FOLDER),--folder $(FOLDER))
 
+TIME   ?= 20
+INPUT  ?=
+KEEP   ?=
+
+.PHONY: fuzz
+fuzz: $(STAMP) ## fuzz decoders and protocol; ONLY=mus TIME=20, or COUNT=10000000 in all
+	$(BIN)/python -m tests.fuzz $(ONLY) $(if $(COUNT),--count $(COUNT),--seconds $(TIME)) \
+	  $(if $(INPUT),--input $(INPUT)) $(if $(KEEP),--keep) --jobs $(JOBS)
+
 .PHONY: coverage
 coverage: $(STAMP) ## branch coverage; the pure core and the journal must have all of it
 	$(BIN)/coverage erase
