@@ -5,11 +5,12 @@ around it. Both speak with every cmd-stream-go from v0.4.0 on; ``docs/wire-forma
 has the bytes.
 """
 
-from cmdstream.calling import ClientOptions
-from cmdstream.client import Client, ResultStream
+from cmdstream.backoff import ReconnectOptions
+from cmdstream.client import Client
 from cmdstream.codec import Codec, Registry, ResultType
 from cmdstream.codecs.json import JsonCodec
 from cmdstream.codecs.mus import MusCodec
+from cmdstream.connecting import Address, ClientOptions
 from cmdstream.errors import (
     CmdStreamError,
     ConnectError,
@@ -21,11 +22,13 @@ from cmdstream.errors import (
     RegistryError,
     RemoteProtocolError,
     ResultsOverflowError,
+    SendTimeoutError,
     ServerInfoMismatchError,
     TlsConfigError,
 )
 from cmdstream.messages import CommandReceived, ResultReceived
 from cmdstream.middleware import Middleware, ReplyWatcher, WatchedReply
+from cmdstream.sending import ResultStream
 from cmdstream.server import ClientWatcher, Gate, Server
 from cmdstream.serving import Failure, Handler, Reply, ServerOptions
 from cmdstream.tasks import CommandHandler, TaskHandler
@@ -33,6 +36,7 @@ from cmdstream.tls import ServerTls, client_tls
 from cmdstream.transport import LinkOptions
 
 __all__ = [
+    "Address",
     "Client",
     "ClientOptions",
     "ClientWatcher",
@@ -53,6 +57,7 @@ __all__ = [
     "Middleware",
     "MusCodec",
     "ProtocolError",
+    "ReconnectOptions",
     "Registry",
     "RegistryError",
     "RemoteProtocolError",
@@ -62,6 +67,7 @@ __all__ = [
     "ResultStream",
     "ResultType",
     "ResultsOverflowError",
+    "SendTimeoutError",
     "Server",
     "ServerInfoMismatchError",
     "ServerOptions",

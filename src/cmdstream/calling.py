@@ -1,4 +1,8 @@
-"""A client's connection: what is under way on it, and who waits for what.
+"""One connection of a client: what is under way on it, and who waits for what.
+
+It is one generation: a client that reconnects makes a new one, with a new table of
+pending commands. So a command is written to the connection that it is in the table of,
+in one step without an await (`send_command`), and ends with it at the latest.
 
 Results go to their waiters as they arrive, and no waiter may hold up the others. A
 `OneAnswer` takes one result. A `ResultQueue` keeps as many as it is allowed to; when it
@@ -12,44 +16,24 @@ from collections import deque
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeAlias, TypeVar
 
-import msgspec
-
 from cmdstream.codec import Codec
 from cmdstream.errors import (
     CmdStreamError,
     ConnectionClosedError,
-    LocalProtocolError,
     RemoteProtocolError,
     ResultsOverflowError,
 )
 from cmdstream.messages import ClientEvent, ResultReceived, ServerInfoReceived
 from cmdstream.pending import PendingCommands, closed_error
-from cmdstream.protocol import SERVER_INFO_DEFAULT, ClientConnection
+from cmdstream.protocol import ClientConnection
 from cmdstream.transport import Link, LinkOptions
 
-__all__ = ["ClientLink", "ClientOptions", "OneAnswer", "ResultQueue", "Unexpected"]
+__all__ = ["ClientLink", "OneAnswer", "ResultQueue", "Unexpected", "Waiter"]
 
 T = TypeVar("T")
 
 Unexpected: TypeAlias = Callable[[ResultReceived], None]
 """Takes a result that nobody waits for."""
-
-
-class ClientOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """The bounds of a client."""
-
-    server_info: bytes = SERVER_INFO_DEFAULT
-    """What the server must announce; anything else ends the connection."""
-    connect_timeout_s: float = 10.0
-    """Seconds for the connection to be made."""
-    server_info_timeout_s: float = 10.0
-    """Seconds for the server's greeting. A full Go server accepts and stays silent."""
-    stream_results_max: int = 16_384
-    """Results of one stream that may wait for their reader. One more, after a turn of
-    the loop in which the reader could have taken some, ends the stream: waiting longer
-    would stall every other command of the connection."""
-    link: LinkOptions = LinkOptions()
-    """The bounds of writing."""
 
 
 class Waiter(Protocol):
@@ -94,7 +78,7 @@ class OneAnswer(Generic[T]):
 
         asyncio would report it as never retrieved, though it has nobody to go to.
         """
-        if not self.future.cancelled():
+        if self.future.done() and not self.future.cancelled():
             self.future.exception()
 
 
@@ -127,23 +111,21 @@ class ResultQueue:
 
     def fail(self, error: CmdStreamError) -> None:
         """See `Waiter.fail`; what is queued is still given out first."""
-        self._error = error
+        self._error = self._error or error
         self._wake()
 
     async def get(self) -> ResultReceived:
-        """Wait for the next result and take it.
+        """Wait for the next result and take it. For one task at a time.
 
         Cancellation: safe; no result is lost.
 
         Raises:
             CmdStreamError: What ended the queue, once it is empty.
-            LocalProtocolError: Another task is waiting.
         """
         while not self._results:
             if self._error is not None:
                 raise self._error
-            if self._reader is not None:
-                raise LocalProtocolError("two tasks read the same stream")
+            assert self._reader is None
             self._reader = asyncio.get_running_loop().create_future()
             try:
                 await self._reader
@@ -157,43 +139,43 @@ class ResultQueue:
 
 
 class ClientLink(Link):
-    """The connection under a `Client`."""
+    """One connection to a server, from the moment there is a socket."""
 
     def __init__(
         self,
         codec: Codec,
-        options: ClientOptions,
+        server_info: bytes,
+        options: LinkOptions,
         on_unexpected: Unexpected | None,
         next_seq: int,
     ) -> None:
-        super().__init__(options.link)
-        self.core = ClientConnection(
-            codec, server_info=options.server_info, next_seq=next_seq
-        )
+        super().__init__(options)
+        self.core = ClientConnection(codec, server_info=server_info, next_seq=next_seq)
         self.pending: PendingCommands[Waiter] = PendingCommands()
         self.greeted: asyncio.Future[None] = self._loop.create_future()
         self._on_unexpected = on_unexpected
         self._held: ResultReceived | None = None
         self._pings: deque[OneAnswer[None]] = deque()
 
-    def send_command(self, command: object, waiter: Waiter) -> int:
-        """Send *command* and note who waits for its results, or do neither."""
+    def send_command(self, command: object, waiter: Waiter) -> tuple[int, int]:
+        """Send *command* and note who waits for its results, or do neither.
+
+        Returns:
+            Its seq, and the size of its frame in bytes.
+        """
         self.pending.check_open()
         seq, frame = self.core.send_command(command)
         self.pending.add(seq, waiter)
         self.write(frame)
-        return seq
+        return seq, len(frame)
 
-    async def send_ping(self) -> None:
-        """Send a ping and wait for its pong."""
+    def send_ping(self) -> OneAnswer[None]:
+        """Send a ping; return who waits for its pong."""
         self.pending.check_open()
         pong: OneAnswer[None] = OneAnswer()
         self._pings.append(pong)
         self.write(self.core.send_ping())
-        try:
-            await pong.future
-        finally:
-            pong.retire()
+        return pong
 
     def data_received(self, data: bytes) -> None:
         """Hand each result to who waits for it."""
@@ -216,11 +198,13 @@ class ClientLink(Link):
             self._transport.resume_reading()
         except RemoteProtocolError as error:
             self._tell_whose(error)
-            self.close(error)
+            # Cut, not closed: the peer is broken, and may not take what is unsent. A
+            # new connection should not wait for that.
+            self.abort(error)
         except Exception as error:  # noqa: BLE001 -- a bug in a codec or a callback
             reason = ConnectionClosedError(f"cannot go on after {error!r}")
             reason.__cause__ = error
-            self.close(reason)
+            self.abort(reason)
 
     def eof_received(self) -> None:
         """Tell a server that hangs up from one that breaks off inside a frame."""
@@ -228,15 +212,15 @@ class ClientLink(Link):
             try:
                 self.core.receive_eof()
             except RemoteProtocolError as error:
-                self.close(error)
+                self.abort(error)
 
     def ended(self, reason: CmdStreamError, *, notable: bool) -> None:
         """Fail everything that waits; the table is closed before the first one."""
         self._held = None
         for waiter in self.pending.close(reason):
-            waiter.fail(closed_error(reason))
+            waiter.fail(closed_error(reason, may_have_run=True))
         for pong in self._pings:
-            pong.fail(closed_error(reason))
+            pong.fail(_no_pong(reason))
         self._pings.clear()
         if not self.greeted.done():
             self.greeted.set_result(None)
@@ -279,3 +263,9 @@ class ClientLink(Link):
                 self.pending.forget(received.seq)
         elif self._on_unexpected is not None:
             self._on_unexpected(received)
+
+
+def _no_pong(reason: CmdStreamError) -> ConnectionClosedError:
+    error = ConnectionClosedError(str(reason), may_have_run=False)
+    error.__cause__ = reason
+    return error

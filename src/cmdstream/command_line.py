@@ -22,9 +22,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
-from cmdstream.calling import ClientOptions
 from cmdstream.client import Client
 from cmdstream.codecs.opaque import Opaque, OpaqueCodec
+from cmdstream.connecting import ClientOptions
 from cmdstream.errors import (
     CmdStreamError,
     ConnectError,

@@ -8,8 +8,9 @@
     |   `-- RemoteProtocolError      the peer did it: log it and drop the peer
     |       |-- DecodeError          a frame arrived whole and means nothing to us
     |       `-- ServerInfoMismatchError  it serves another application; do not retry
-    |-- ConnectionClosedError        the connection is gone; what was sent may have run
-    |   `-- ConnectError      it never came to be; nothing was sent
+    |-- ConnectionClosedError        the connection is gone; see `may_have_run`
+    |   `-- ConnectError             it never came to be; nothing was sent
+    |-- SendTimeoutError             no answer in time; a TimeoutError, too
     |-- ResultsOverflowError         we read one command's results too slowly
     `-- TlsConfigError               a certificate or key cannot be used; at start-up
 
@@ -29,6 +30,7 @@ __all__ = [
     "RegistryError",
     "RemoteProtocolError",
     "ResultsOverflowError",
+    "SendTimeoutError",
     "ServerInfoMismatchError",
     "TlsConfigError",
 ]
@@ -95,14 +97,41 @@ class ConnectionClosedError(CmdStreamError):
 
     A command that was under way may have run, or not, or half: the protocol does not
     tell. Only an idempotent command may be sent again blindly.
+
+    Attributes:
+        may_have_run: False if nothing of the command was handed to a connection, so
+            that sending it again is always safe.
     """
+
+    def __init__(self, message: str, *, may_have_run: bool = True) -> None:
+        super().__init__(message)
+        self.may_have_run = may_have_run
 
 
 class ConnectError(ConnectionClosedError):
-    """The connection could not be made, or the server did not greet in time.
+    """The connection could not be made, or the server did not greet.
 
     Nothing was sent, so trying again later is always safe.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, may_have_run=False)
+
+
+class SendTimeoutError(CmdStreamError, TimeoutError):
+    """The time of one send is over. The connection, and other sends, are untouched.
+
+    The command is forgotten here. If it was sent it runs on there, and its results go
+    to the client's `on_unexpected`.
+
+    Attributes:
+        may_have_run: False if the time was over before the command was sent, since
+            there was no connection, or no room on it.
+    """
+
+    def __init__(self, message: str, *, may_have_run: bool) -> None:
+        super().__init__(message)
+        self.may_have_run = may_have_run
 
 
 class ResultsOverflowError(CmdStreamError):

@@ -41,7 +41,7 @@ class PendingCommands(Generic[T]):
                 reason, since many tasks may raise it at once.
         """
         if self._reason is not None:
-            raise closed_error(self._reason)
+            raise closed_error(self._reason, may_have_run=False)
 
     def add(self, seq: int, entry: T) -> None:
         """Expect results for *seq*. The table is open: see `check_open`."""
@@ -81,8 +81,13 @@ class PendingCommands(Generic[T]):
         return entries
 
 
-def closed_error(reason: CmdStreamError) -> ConnectionClosedError:
+def closed_error(
+    reason: CmdStreamError, *, may_have_run: bool
+) -> ConnectionClosedError:
     """Make a fresh error for one waiter out of the *reason* they all share."""
-    error = ConnectionClosedError(str(reason))
+    what = "may have run" if may_have_run else "was not sent"
+    error = ConnectionClosedError(
+        f"{reason}; the command {what}", may_have_run=may_have_run
+    )
     error.__cause__ = reason
     return error

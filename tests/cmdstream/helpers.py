@@ -193,6 +193,12 @@ async def until(condition: Callable[[], bool]) -> None:
         await turned
 
 
+async def turns(count: int = 20) -> None:
+    """Let the loop turn *count* times: what is due and near would have happened."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
 def let_time_pass(seconds: float) -> None:
     """Put the clock of the running loop forward.
 
@@ -319,13 +325,22 @@ class RawPeer:
 class RawServer:
     """A server that sends any bytes, one connection at a time."""
 
-    def __init__(self, talk: Callable[[RawPeer], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        talk: Callable[[RawPeer], Awaitable[None]],
+        sock: socket.socket | None = None,
+    ) -> None:
+        """Listen on *sock*, which is bound, or on a free port."""
         self._talk = talk
+        self._sock = sock
         self._peers: set[asyncio.Task[None] | None] = set()
         self.port = 0
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        if self._sock is None:
+            self._sock = socket.socket()
+            self._sock.bind(("127.0.0.1", 0))
+        self._server = await asyncio.start_server(self._serve, sock=self._sock)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 

@@ -44,6 +44,7 @@ from cmdstream import (
     ServerInfoMismatchError,
     ServerOptions,
 )
+from cmdstream.calling import ClientLink
 
 MIB = 1024 * 1024
 
@@ -60,6 +61,11 @@ def greet_and(talk: Talk | None = None, *, greeting: bytes = GREETING) -> Talk:
         await peer.rest()
 
     return server
+
+
+def link_of(client: Client) -> ClientLink:
+    assert client._line.link is not None
+    return client._line.link
 
 
 def spawn(client: Client, command: object) -> "asyncio.Task[object]":
@@ -103,9 +109,10 @@ def test_a_server_that_hangs_up_instead_of_greeting_is_an_error() -> None:
     async def main() -> None:
         async with RawServer(hang_up) as server:
             with pytest.raises(
-                ConnectionClosedError, match="peer closed the connection"
-            ):
+                ConnectError, match="sent no server info: the peer closed"
+            ) as caught:
                 await connect(server.port)
+            assert not caught.value.may_have_run
 
     run(main())
 
@@ -254,7 +261,7 @@ def test_a_sender_waits_while_the_server_does_not_read() -> None:
             streams = client.stream(EchoCmd("x"))
             first = asyncio.get_running_loop().create_task(anext(streams))
             ping = asyncio.get_running_loop().create_task(client.ping())
-            await until(lambda: not client._link.writable)
+            await until(lambda: not link_of(client).writable)
             assert client.pending < 24
             proceed.set()
             await until(lambda: client.pending == 25)
@@ -357,8 +364,8 @@ def test_a_connection_may_end_while_a_result_is_held_back() -> None:
         async with serving() as (_, port), await connect(port, options) as client:
             stream = client.stream(RangeCmd(1, 1000))
             assert await anext(stream) == StreamResult(1, last=False)
-            assert client._link._held is not None  # the second, in the same segment
-            client._link.abort(ConnectionClosedError("for the test"))
+            assert link_of(client)._held is not None  # the second, in the same segment
+            link_of(client).abort(ConnectionClosedError("for the test"))
             with pytest.raises(ConnectionClosedError, match="for the test"):
                 await anext(stream)
 
@@ -413,6 +420,7 @@ def test_everything_pending_fails_when_the_connection_ends(
                 error = task.exception()
                 assert type(error) is ConnectionClosedError
                 assert reason in str(error)
+                assert error.may_have_run is (task is not pinged)
             ended = await client.wait_closed()
             assert type(ended) is kind
             assert client.closed
@@ -420,6 +428,7 @@ def test_everything_pending_fails_when_the_connection_ends(
             with pytest.raises(ConnectionClosedError) as caught:
                 await client.send(AddCmd(1, 1))
             assert caught.value.__cause__ is ended
+            assert not caught.value.may_have_run
             with pytest.raises(ConnectionClosedError):
                 await client.ping()
             await client.aclose()
@@ -526,7 +535,7 @@ def test_an_error_in_the_moment_of_cancellation_is_not_reported_as_lost() -> Non
             await pinged
             pinged = asyncio.get_running_loop().create_task(client.ping())
             await held.reply()
-            client._link.abort(ConnectionClosedError("for the test"))
+            link_of(client).abort(ConnectionClosedError("for the test"))
             asked.cancel()
             pinged.cancel()
             await asyncio.wait([asked, pinged])

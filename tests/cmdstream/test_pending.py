@@ -47,6 +47,15 @@ def test_a_closed_table_hands_back_every_entry_once_and_takes_no_more() -> None:
 
 
 def test_each_waiter_gets_an_error_of_its_own() -> None:
-    first, second = closed_error(REASON), closed_error(REASON)
+    first = closed_error(REASON, may_have_run=True)
+    second = closed_error(REASON, may_have_run=True)
     assert first is not second
-    assert str(first) == str(second) == "gibberish"
+    assert str(first) == str(second) == "gibberish; the command may have run"
+    assert first.may_have_run
+
+
+def test_an_error_says_if_nothing_was_sent() -> None:
+    error = closed_error(REASON, may_have_run=False)
+    assert str(error) == "gibberish; the command was not sent"
+    assert not error.may_have_run
+    assert error.__cause__ is REASON

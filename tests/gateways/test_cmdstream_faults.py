@@ -230,7 +230,7 @@ def test_all_that_wait_for_a_connection_share_the_failure_of_the_one_try() -> No
             for calls in range(1, 3):
                 async with asyncio.TaskGroup() as group:
                     for _ in range(10):
-                        group.create_task(expect_delay(gateway, "payments: the peer"))
+                        group.create_task(expect_delay(gateway, "the peer"))
                     (await greeter.arrived.get()).close()
                 assert greeter.arrived.empty()
                 assert gateway.health().failures == 10 * calls
@@ -248,7 +248,7 @@ def test_who_waits_for_a_try_that_is_given_up_makes_one() -> None:
         ):
             with in_step(STEP):
                 first = group.create_task(gateway.charge("o-1", 5))
-                group.create_task(expect_delay(gateway, "payments: the peer closed"))
+                group.create_task(expect_delay(gateway, "the peer closed"))
             await greeter.arrived.get()
             first.cancel()
             (await greeter.arrived.get()).close()
