@@ -26,6 +26,7 @@ from cmdstream.errors import (
     ServerInfoMismatchError,
     TlsConfigError,
 )
+from cmdstream.keepalive import KeepaliveOptions
 from cmdstream.messages import CommandReceived, ResultReceived
 from cmdstream.middleware import Middleware, ReplyWatcher, WatchedReply
 from cmdstream.sending import ResultStream
@@ -52,6 +53,7 @@ __all__ = [
     "Gate",
     "Handler",
     "JsonCodec",
+    "KeepaliveOptions",
     "LinkOptions",
     "LocalProtocolError",
     "Middleware",

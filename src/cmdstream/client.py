@@ -61,7 +61,7 @@ class Client(Sender):
             host: Name or address.
             port: Its TCP port.
             codec: Must number the types as the server's does.
-            options: Bounds, and whether to come back.
+            options: Bounds; whether to keep the connection alive, and to come back.
             tls: Speak TLS by its settings, with a client certificate if it has one.
             on_unexpected: Called with each result that nobody waits for: late ones of
                 forgotten commands, those behind a last one, and inventions.

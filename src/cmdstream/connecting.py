@@ -21,6 +21,7 @@ from cmdstream.backoff import ReconnectOptions
 from cmdstream.calling import ClientLink, Unexpected
 from cmdstream.codec import Codec
 from cmdstream.errors import ConnectError, ConnectionClosedError
+from cmdstream.keepalive import KeepaliveOptions, WatchedLink
 from cmdstream.protocol import SERVER_INFO_DEFAULT
 from cmdstream.tls import handshake_failure
 from cmdstream.transport import LinkOptions
@@ -48,6 +49,8 @@ class ClientOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Results of one stream that may wait for their reader. One more, after a turn of
     the loop in which the reader could have taken some, ends the stream: waiting longer
     would stall every other command of the connection."""
+    keepalive: KeepaliveOptions | None = None
+    """When to ping a quiet connection, and when to take it for dead. None: never."""
     reconnect: ReconnectOptions | None = None
     """How to come back once the connection is lost. None: the client ends with it."""
     link: LinkOptions = LinkOptions()
@@ -94,19 +97,24 @@ class Dialer:
             why = handshake_failure(error)
             raise ConnectError(f"cannot connect to {self}: {why}") from error
         await self._be_greeted(link)
+        if isinstance(link, WatchedLink):
+            link.watch()
         return link
 
     async def _connect(self, next_seq: int) -> ClientLink:
         options = self.options
 
         def make_link() -> ClientLink:
-            return ClientLink(
+            arguments = (
                 self.codec,
                 options.server_info,
                 options.link,
                 self.on_unexpected,
                 next_seq,
             )
+            if options.keepalive is None:
+                return ClientLink(*arguments)
+            return WatchedLink(*arguments, keepalive=options.keepalive)
 
         loop = asyncio.get_running_loop()
         name = options.tls_server_name if self.tls is not None else None

@@ -28,7 +28,7 @@ What follows from it, each a mistake of Go's (`docs/wire-format.md` names the te
   later finds it closed. An end cannot be missed either (W-A5): it is the result of a
   future, or a field of a queue, and neither can be full.
 * **Every end is a reason to come back** (W-A4), be it the network's, the server's, a
-  frame that is cut off or does not decode. All but two:
+  frame that is cut off or does not decode, or a pong that is missing. All but two:
   the user's close, and another ServerInfo, which trying again cannot mend.
 * **The old socket is closed before a new one is opened** (W-C8): the one task that
   dials waits for that first, and dials one at a time.

@@ -24,6 +24,7 @@ from cmdstream import (
     Client,
     ClientOptions,
     ConnectError,
+    KeepaliveOptions,
     ReconnectOptions,
     ServerTls,
     client_tls,
@@ -56,7 +57,9 @@ def test_a_client_speaks_tls(
     new_loop: Callable[[], asyncio.AbstractEventLoop],
 ) -> None:
     async def main() -> None:
-        options = ClientOptions(reconnect=ReconnectOptions())
+        options = ClientOptions(
+            keepalive=KeepaliveOptions(), reconnect=ReconnectOptions()
+        )
         async with serving(tls=ServerTls(*server_pair)) as (server, port):
             async with await Client.connect(
                 HOST, port, CODEC, tls=trusting, options=options

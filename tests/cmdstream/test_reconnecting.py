@@ -31,6 +31,7 @@ from cmdstream import (
     ClientOptions,
     ConnectError,
     ConnectionClosedError,
+    KeepaliveOptions,
     ReconnectOptions,
     SendTimeoutError,
     ServerInfoMismatchError,
@@ -312,6 +313,32 @@ def test_a_server_that_greets_and_hangs_up_is_dialled_less_and_less() -> None:
                 let_time_pass(1)
                 await until(lambda count=count: script.connections == count + 1)  # type: ignore[misc]
             await client.aclose()
+
+    run(main())
+
+
+def test_a_dead_connection_is_replaced_and_the_new_one_is_watched_too() -> None:
+    """W-C7, and what is gained by noticing."""
+
+    async def main() -> None:
+        async def silent(peer: RawPeer) -> None:
+            await peer.send(GREETING)
+            await peer.rest()
+
+        script = Script(silent, silent, add)
+        keepalive = KeepaliveOptions(idle_s=5.0, interval_s=2.0, pong_timeout_s=10.0)
+        options = ClientOptions(reconnect=AT_ONCE, keepalive=keepalive)
+        async with (
+            RawServer(script) as server,
+            await connect(server.port, options) as client,
+        ):
+            for count in (2, 3):
+                let_time_pass(5.0)
+                await turns()
+                let_time_pass(10.0)
+                await until(lambda count=count: script.connections == count)  # type: ignore[misc]
+                await until(lambda: client.connected)
+            assert await client.send(AddCmd(1, 2)) == CalcResult(3)
 
     run(main())
 
