@@ -6,12 +6,15 @@ has the bytes.
 """
 
 from cmdstream.backoff import ReconnectOptions
+from cmdstream.breaker import BreakerOptions, BreakerSnapshot
+from cmdstream.circuit import Circuit
 from cmdstream.client import Client
 from cmdstream.codec import Codec, Registry, ResultType
 from cmdstream.codecs.json import JsonCodec
 from cmdstream.codecs.mus import MusCodec
 from cmdstream.connecting import Address, ClientOptions
 from cmdstream.errors import (
+    CircuitOpenError,
     CmdStreamError,
     ConnectError,
     ConnectionClosedError,
@@ -26,6 +29,7 @@ from cmdstream.errors import (
     ServerInfoMismatchError,
     TlsConfigError,
 )
+from cmdstream.hooks import CommandSent, Hook, HookFactory
 from cmdstream.keepalive import KeepaliveOptions
 from cmdstream.messages import CommandReceived, ResultReceived
 from cmdstream.middleware import Middleware, ReplyWatcher, WatchedReply
@@ -38,6 +42,10 @@ from cmdstream.transport import LinkOptions
 
 __all__ = [
     "Address",
+    "BreakerOptions",
+    "BreakerSnapshot",
+    "Circuit",
+    "CircuitOpenError",
     "Client",
     "ClientOptions",
     "ClientWatcher",
@@ -45,6 +53,7 @@ __all__ = [
     "Codec",
     "CommandHandler",
     "CommandReceived",
+    "CommandSent",
     "ConnectError",
     "ConnectionClosedError",
     "DecodeError",
@@ -52,6 +61,8 @@ __all__ = [
     "Failure",
     "Gate",
     "Handler",
+    "Hook",
+    "HookFactory",
     "JsonCodec",
     "KeepaliveOptions",
     "LinkOptions",

@@ -1,7 +1,7 @@
 """A circuit breaker: stop asking a service that does not answer. Pure; no clock.
 
-It knows nothing of cmd-stream, and is not only for it: coordinator puts it around the
-calls of all its gateways.
+It knows nothing of cmd-stream, and is not only for it: `cmdstream.circuit` puts it
+around sends, and coordinator around the calls of all its gateways.
 
               failures / calls >= failure_rate
               and calls >= calls_min (a rolling window)

@@ -16,6 +16,7 @@ notices, and what it answers late goes to `on_unexpected`.
 """
 
 import ssl
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
@@ -23,6 +24,7 @@ from cmdstream.calling import Unexpected
 from cmdstream.codec import Codec
 from cmdstream.connecting import Address, ClientOptions, Dialer
 from cmdstream.errors import CmdStreamError, ConnectionClosedError
+from cmdstream.hooks import HookFactory
 from cmdstream.reconnecting import Changes, Line
 from cmdstream.sending import Sender
 
@@ -36,9 +38,9 @@ class Client(Sender):
     `start`, which does not.
     """
 
-    def __init__(self, line: Line) -> None:
+    def __init__(self, line: Line, hooks: Sequence[HookFactory] = ()) -> None:
         """Send over *line*; see `connect`."""
-        super().__init__(line, line.options.stream_results_max)
+        super().__init__(line, hooks, line.options.stream_results_max)
         self._line = line
 
     @classmethod
@@ -50,6 +52,7 @@ class Client(Sender):
         *,
         options: ClientOptions | None = None,
         tls: ssl.SSLContext | None = None,
+        hooks: Sequence[HookFactory] = (),
         on_unexpected: Unexpected | None = None,
         next_seq: int = 1,
     ) -> Self:
@@ -63,6 +66,7 @@ class Client(Sender):
             codec: Must number the types as the server's does.
             options: Bounds; whether to keep the connection alive, and to come back.
             tls: Speak TLS by its settings, with a client certificate if it has one.
+            hooks: What to do around each send; see `cmdstream.hooks`.
             on_unexpected: Called with each result that nobody waits for: late ones of
                 forgotten commands, those behind a last one, and inventions.
             next_seq: The number of the first command; see `next_seq`.
@@ -77,7 +81,7 @@ class Client(Sender):
         dialer = Dialer(
             (host, port), codec, options or ClientOptions(), tls, on_unexpected
         )
-        return await cls._connected(dialer, next_seq)
+        return await cls._connected(dialer, hooks, next_seq)
 
     @classmethod
     async def connect_unix(
@@ -87,6 +91,7 @@ class Client(Sender):
         *,
         options: ClientOptions | None = None,
         tls: ssl.SSLContext | None = None,
+        hooks: Sequence[HookFactory] = (),
         on_unexpected: Unexpected | None = None,
         next_seq: int = 1,
     ) -> Self:
@@ -95,7 +100,7 @@ class Client(Sender):
         With *tls*, `ClientOptions.tls_server_name` is needed: a path is no name.
         """
         dialer = Dialer(path, codec, options or ClientOptions(), tls, on_unexpected)
-        return await cls._connected(dialer, next_seq)
+        return await cls._connected(dialer, hooks, next_seq)
 
     @classmethod
     def start(
@@ -105,6 +110,7 @@ class Client(Sender):
         *,
         options: ClientOptions,
         tls: ssl.SSLContext | None = None,
+        hooks: Sequence[HookFactory] = (),
         on_unexpected: Unexpected | None = None,
         next_seq: int = 1,
     ) -> Self:
@@ -117,6 +123,7 @@ class Client(Sender):
             codec: As in `connect`.
             options: Must say how to reconnect; the first connection is made that way.
             tls: As in `connect`.
+            hooks: As in `connect`.
             on_unexpected: As in `connect`.
             next_seq: As in `connect`.
 
@@ -128,14 +135,16 @@ class Client(Sender):
         dialer = Dialer(address, codec, options, tls, on_unexpected)
         line = Line(dialer, Changes(), next_seq)
         line.keep()
-        return cls(line)
+        return cls(line, hooks)
 
     @classmethod
-    async def _connected(cls, dialer: Dialer, next_seq: int) -> Self:
+    async def _connected(
+        cls, dialer: Dialer, hooks: Sequence[HookFactory], next_seq: int
+    ) -> Self:
         line = Line(dialer, Changes(), next_seq)
         await line.open()
         line.keep()
-        return cls(line)
+        return cls(line, hooks)
 
     async def __aenter__(self) -> Self:
         return self

@@ -11,6 +11,7 @@
     |-- ConnectionClosedError        the connection is gone; see `may_have_run`
     |   `-- ConnectError             it never came to be; nothing was sent
     |-- SendTimeoutError             no answer in time; a TimeoutError, too
+    |-- CircuitOpenError             a circuit breaker did not let it pass
     |-- ResultsOverflowError         we read one command's results too slowly
     `-- TlsConfigError               a certificate or key cannot be used; at start-up
 
@@ -20,6 +21,7 @@ the server closes the connection and logs the reason, and the client sees a
 """
 
 __all__ = [
+    "CircuitOpenError",
     "CmdStreamError",
     "ConnectError",
     "ConnectionClosedError",
@@ -132,6 +134,19 @@ class SendTimeoutError(CmdStreamError, TimeoutError):
     def __init__(self, message: str, *, may_have_run: bool) -> None:
         super().__init__(message)
         self.may_have_run = may_have_run
+
+
+class CircuitOpenError(CmdStreamError):
+    """A circuit breaker did not let a command pass. Nothing was sent.
+
+    Attributes:
+        retry_after_s: Seconds until it lets some pass again; 0 if it does by now, but
+            has as many on the way as it likes.
+    """
+
+    def __init__(self, message: str, *, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class ResultsOverflowError(CmdStreamError):

@@ -9,16 +9,17 @@ set on the socket, so no later send can meet it (W-C1). It is an error of its ow
 sender that is cancelled sees its cancellation (W-D2). A time that is over before the
 command is sent means that it is not.
 
-A send without a time-out goes the short way, `Sender.send` alone.
+A send without time-out and hooks goes the short way, `Sender.send` alone.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
 from typing import Protocol, Self
 
 from cmdstream.calling import ClientLink, OneAnswer, ResultQueue, Waiter
-from cmdstream.errors import CmdStreamError, LocalProtocolError, SendTimeoutError
+from cmdstream.errors import LocalProtocolError, SendTimeoutError
+from cmdstream.hooks import CommandSent, HookFactory, Layers
 from cmdstream.messages import ResultReceived
 
 __all__ = ["LinkSource", "ResultStream", "Sender"]
@@ -47,8 +48,11 @@ class LinkSource(Protocol):
 class Sender:
     """What commands are sent with: a `Client`, or a `Group` of connections."""
 
-    def __init__(self, source: LinkSource, stream_results_max: int) -> None:
+    def __init__(
+        self, source: LinkSource, hooks: Sequence[HookFactory], stream_results_max: int
+    ) -> None:
         self._source = source
+        self._hooks = tuple(hooks)
         self._stream_results_max = stream_results_max
 
     async def send(self, command: object, *, timeout_s: float | None = None) -> object:
@@ -70,10 +74,12 @@ class Sender:
                 has run. The connection ends.
             SendTimeoutError: The time is over; see `may_have_run`, too.
 
+        And whatever a hook raises.
+
         Cancellation: the command is forgotten, and may run. Later sends are unaffected.
         """
-        if timeout_s is not None:
-            return await self._send_in_time(command, timeout_s)
+        if timeout_s is not None or self._hooks:
+            return await self._send_guarded(command, timeout_s)
         link = self._source.now() or await self._source.living()
         waiter: OneAnswer[ResultReceived] = OneAnswer()
         seq, _ = link.send_command(command, waiter)
@@ -102,7 +108,8 @@ class Sender:
                 called again.
         """
         queue = ResultQueue(self._stream_results_max)
-        exchange = _Exchange(self._source, command, queue, timeout_s)
+        layers = Layers(self._hooks)
+        exchange = _Exchange(self._source, layers, command, queue, timeout_s)
         return ResultStream(exchange, queue)
 
     async def ping(self, *, timeout_s: float | None = None) -> None:
@@ -132,16 +139,25 @@ class Sender:
             if pong is not None:
                 pong.retire()
 
-    async def _send_in_time(self, command: object, timeout_s: float) -> object:
+    async def _send_guarded(self, command: object, timeout_s: float | None) -> object:
+        """Send with a time-out, with hooks, or both."""
         waiter: OneAnswer[ResultReceived] = OneAnswer()
-        exchange = _Exchange(self._source, command, waiter, timeout_s)
+        layers = Layers(self._hooks)
+        exchange = _Exchange(self._source, layers, command, waiter, timeout_s)
         try:
             await exchange.begin()
             received = await waiter.future
+            layers.received(received)
+            result = _only_result(command, received)
+        except BaseException as error:
+            exchange.end(error)
+            raise
         finally:
-            exchange.end()
             waiter.retire()
-        return _only_result(command, received)
+        problem = exchange.end(None)
+        if problem is not None:
+            raise problem
+        return result
 
 
 class ResultStream(AsyncIterator[object]):
@@ -165,7 +181,8 @@ class ResultStream(AsyncIterator[object]):
         await self.aclose()
 
     def __del__(self) -> None:
-        # A `for` that is left by `break` closes nothing.
+        # A `for` that is left by `break` closes nothing. Its hooks have to hear of the
+        # end all the same: a circuit breaker would wait for it for ever.
         self._leave()
 
     def __aiter__(self) -> Self:
@@ -185,6 +202,8 @@ class ResultStream(AsyncIterator[object]):
             SendTimeoutError: The time is over. What had arrived was given first.
             StopAsyncIteration: The last result was given, or the stream is closed.
 
+        And whatever a hook raises.
+
         Cancellation: safe; no result is lost, and the stream may be read on.
         """
         if self._is_over:
@@ -196,17 +215,20 @@ class ResultStream(AsyncIterator[object]):
             if not self._exchange.is_sent:
                 await self._exchange.begin()
             received = await self._queue.get()
-        except CmdStreamError:
+            self._exchange.layers.received(received)
+        except Exception as error:
             if self._is_over:  # closed by another task, meanwhile
                 raise StopAsyncIteration from None
             self._is_over = True
-            self._exchange.end()
+            self._exchange.end(error)
             raise
         finally:
             self._is_read = False
         if received.is_last:
             self._is_over = True
-            self._exchange.end()
+            problem = self._exchange.end(None)
+            if problem is not None:
+                raise problem
         return received.result
 
     async def aclose(self) -> None:
@@ -216,20 +238,23 @@ class ResultStream(AsyncIterator[object]):
     def _leave(self) -> None:
         if not self._is_over:
             self._is_over = True
-            self._exchange.end()
-            self._queue.fail(LocalProtocolError("the stream was left"))
+            left = asyncio.CancelledError("the stream was left")
+            self._exchange.end(left)
+            self._queue.fail(LocalProtocolError(str(left)))
 
 
 class _Exchange:
-    """One command on its way: its time, and its place in the table."""
+    """One command on its way: its time, its hooks, and its place in the table."""
 
     def __init__(
         self,
         source: LinkSource,
+        layers: Layers,
         command: object,
         waiter: Waiter,
         timeout_s: float | None,
     ) -> None:
+        self.layers = layers
         self.is_sent = False
         self._source = source
         self._command = command
@@ -258,21 +283,28 @@ class _Exchange:
             self._is_prepared = True
             if self._timeout_s is not None:
                 self._deadline = loop.time() + self._timeout_s
+            self._command = self.layers.before(self._command)
         link = await self._link_in_time()
         if self._is_ended:
             raise LocalProtocolError("closed before the command was sent")
-        self._seq, _ = link.send_command(self._command, self._waiter)
+        self._seq, size = link.send_command(self._command, self._waiter)
         self._link, self.is_sent = link, True
         if self._deadline is not None:
             self._timer = loop.call_at(self._deadline, self._time_out)
+        self.layers.sent(CommandSent(self._seq, size, link.peer))
 
-    def end(self) -> None:
-        """Forget the command."""
+    def end(self, error: BaseException | None) -> BaseException | None:
+        """Forget the command and tell the hooks. The first call counts.
+
+        Returns:
+            What the sender is to see, see `Layers.ended`.
+        """
         self._is_ended = True
         if self._timer is not None:
             self._timer.cancel()
         if self._link is not None:
             self._link.pending.forget(self._seq)
+        return self.layers.ended(error)
 
     async def _link_in_time(self) -> ClientLink:
         loop = asyncio.get_running_loop()
