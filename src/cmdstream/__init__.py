@@ -29,6 +29,7 @@ from cmdstream.errors import (
     ServerInfoMismatchError,
     TlsConfigError,
 )
+from cmdstream.group import Group, LeastPending, RoundRobin, Strategy
 from cmdstream.hooks import CommandSent, Hook, HookFactory
 from cmdstream.keepalive import KeepaliveOptions
 from cmdstream.messages import CommandReceived, ResultReceived
@@ -60,11 +61,13 @@ __all__ = [
     "EncodeError",
     "Failure",
     "Gate",
+    "Group",
     "Handler",
     "Hook",
     "HookFactory",
     "JsonCodec",
     "KeepaliveOptions",
+    "LeastPending",
     "LinkOptions",
     "LocalProtocolError",
     "Middleware",
@@ -80,11 +83,13 @@ __all__ = [
     "ResultStream",
     "ResultType",
     "ResultsOverflowError",
+    "RoundRobin",
     "SendTimeoutError",
     "Server",
     "ServerInfoMismatchError",
     "ServerOptions",
     "ServerTls",
+    "Strategy",
     "TaskHandler",
     "TlsConfigError",
     "WatchedReply",

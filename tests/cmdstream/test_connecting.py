@@ -24,6 +24,7 @@ from cmdstream import (
     Client,
     ClientOptions,
     ConnectError,
+    Group,
     KeepaliveOptions,
     ReconnectOptions,
     ServerTls,
@@ -68,6 +69,9 @@ def test_a_client_speaks_tls(
                 assert await client.send(AddCmd(1, 2), timeout_s=60.0) == CalcResult(3)
                 assert await client.send(large) == large
             await until(lambda: server.connections == 0)
+            addresses = [(HOST, port)]
+            async with await Group.connect(addresses, CODEC, tls=trusting) as group:
+                assert await group.send(AddCmd(1, 2)) == CalcResult(3)
 
     run(main(), new_loop)
 
