@@ -172,12 +172,17 @@ def test_connecting_that_is_cancelled_leaves_nothing_open() -> None:
 
 
 def test_a_command_that_cannot_be_sent_harms_nobody() -> None:
+    """W-A1: in Go its number stays in the buffer, and the next frame is garbage."""
+
     async def main() -> None:
         async with serving() as (_, port), await connect(port) as client:
-            with pytest.raises(EncodeError):
+            # W-D6: the error names the type, not what reflects it.
+            with pytest.raises(EncodeError, match=r"^object is not a registered comm"):
                 await client.send(object())
+            with pytest.raises(EncodeError, match=r"^AddCmd has no JSON form"):
+                await client.send(AddCmd(1, 2**70))
             with pytest.raises(EncodeError):
-                await anext(client.stream(object()))
+                await anext(client.stream(EchoCmd("\ud800")))
             assert client.pending == 0
             assert client.next_seq == 1
             assert await client.send(AddCmd(1, 2)) == CalcResult(3)
