@@ -3,19 +3,22 @@
     python -m cmdstream info 127.0.0.1:9000
     python -m cmdstream ping 127.0.0.1:9000 --count 4
     python -m cmdstream send 127.0.0.1:9000 0 '{"A":2,"B":3}'
+    python -m cmdstream info orders.example.org:9443 --tls
+    python -m cmdstream info 10.0.0.1:9443 --tls-ca ca.pem --tls-server-name orders
 
 It has no types, so a command is the number of its type and its body: JSON as text, or
 any other bytes, Protobuf's say, in hex. MUS bodies don't tell how long they are, and
 can't be read without their types.
 
 The exit status is 0 if the server answered, 1 if it did not, 2 if the command line
-makes no sense. What the server said goes to standard output, all else to standard
-error.
+makes no sense, or names a file that can't be used. What the server said goes to
+standard output, all else to standard error.
 """
 
 import argparse
 import asyncio
 import json
+import ssl
 import statistics
 import sys
 import time
@@ -30,8 +33,10 @@ from cmdstream.errors import (
     ConnectError,
     ConnectionClosedError,
     ServerInfoMismatchError,
+    TlsConfigError,
 )
 from cmdstream.protocol import INFO_SIZE_MAX
+from cmdstream.tls import client_tls
 
 __all__ = ["main"]
 
@@ -43,7 +48,12 @@ _NO_INFO = b"\0"
 
 def main(arguments: Sequence[str]) -> int:
     """Do what *arguments* say, and return the exit status."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        options.tls = _tls(options)
+    except (TlsConfigError, ValueError) as error:
+        parser.error(str(error))
     try:
         asyncio.run(options.run(options))
     except TimeoutError:
@@ -61,6 +71,25 @@ def main(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def _tls(options: argparse.Namespace) -> ssl.SSLContext | None:
+    """Return how to speak TLS, if that is asked for.
+
+    Raises:
+        TlsConfigError: A file can't be used, or one is missing.
+        ValueError: A server at a path has to be given a name.
+    """
+    ca, certificate, key = options.tls_ca, options.tls_cert, options.tls_key
+    name = options.tls_server_name
+    if not options.tls and all(one is None for one in (ca, certificate, key, name)):
+        return None
+    if options.path is not None and name is None:
+        raise ValueError(
+            f"TLS at {options.address} needs --tls-server-name: a path is no name to "
+            "be found in a certificate"
+        )
+    return client_tls(server_ca=ca, certificate=certificate, key=key)
 
 
 async def _info(options: argparse.Namespace) -> None:
@@ -147,10 +176,15 @@ async def _connect(
         server_info=expected,
         connect_timeout_s=options.timeout,
         server_info_timeout_s=options.timeout,
+        tls_handshake_timeout_s=options.timeout,
+        tls_server_name=options.tls_server_name,
     )
+    tls = options.tls
     if options.path is not None:
-        return await Client.connect_unix(options.path, codec, options=bounds)
-    return await Client.connect(options.host, options.port, codec, options=bounds)
+        return await Client.connect_unix(options.path, codec, options=bounds, tls=tls)
+    return await Client.connect(
+        options.host, options.port, codec, options=bounds, tls=tls
+    )
 
 
 def _shown(data: bytes) -> str:
@@ -216,6 +250,20 @@ def _parser() -> argparse.ArgumentParser:
     )
     common.add_argument(
         "--timeout", type=_seconds, default=_TIMEOUT_S, metavar="S", help="default: 10"
+    )
+    tls = common.add_argument_group("TLS", "any of these turns it on")
+    tls.add_argument(
+        "--tls", action="store_true", help="trust the authorities of this machine"
+    )
+    tls.add_argument("--tls-ca", metavar="FILE", help="trust these instead")
+    tls.add_argument(
+        "--tls-cert", metavar="FILE", help="of ours, for a server with mTLS"
+    )
+    tls.add_argument("--tls-key", metavar="FILE", help="of --tls-cert")
+    tls.add_argument(
+        "--tls-server-name",
+        metavar="NAME",
+        help="that the server's certificate has to have; default: HOST",
     )
     parser = argparse.ArgumentParser(
         prog="python -m cmdstream", description="Ask a cmd-stream server."

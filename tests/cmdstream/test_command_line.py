@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+from tests.certificates import Authority, needs_openssl
 from tests.cmdstream.helpers import (
     CODEC,
     GREETING,
@@ -16,7 +17,7 @@ from tests.cmdstream.helpers import (
     serving,
 )
 
-from cmdstream import Server, ServerOptions
+from cmdstream import Server, ServerOptions, ServerTls
 from cmdstream.command_line import main
 
 ADD, ECHO, RANGE, FAIL, SLEEP = map(str, range(5))
@@ -201,6 +202,83 @@ def test_what_is_no_result_ends_it(capsys: Printed) -> None:
 
     assert run(scenario()) == 1
     assert "announces 16777217 bytes" in capsys.readouterr().err
+
+
+@pytest.fixture(name="authority", scope="module")
+def make_authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@needs_openssl
+def test_tls_is_spoken_to_who_has_a_certificate_that_is_trusted(
+    capsys: Printed, authority: Authority
+) -> None:
+    pair = authority.issue("server", usage="serverAuth")
+    ca = ("--tls-ca", f"{authority.certificate}")
+
+    async def scenario(*arguments: str) -> int:
+        async with serving(tls=ServerTls(*pair)) as (_, port):
+            return await ask("send", at(port), ADD, '{"A":2,"B":3}', *arguments)
+
+    assert run(scenario(*ca)) == 0
+    assert capsys.readouterr().out == "0 5\n"
+    assert run(scenario(*ca, "--tls-server-name", "localhost")) == 0
+    for untrusted, complaint in [
+        (["--tls"], "certificate is refused: unable to get local issuer"),
+        ([*ca, "--tls-server-name", "orders"], "refused: Hostname mismatch"),
+        (["--timeout", "0.2"], "sent no server info"),  # without TLS
+    ]:
+        assert run(scenario(*untrusted)) == 1
+        assert complaint in capsys.readouterr().err
+
+
+@needs_openssl
+def test_a_server_that_asks_for_a_certificate_is_shown_one(
+    capsys: Printed, authority: Authority
+) -> None:
+    ours = authority.issue("client", usage="clientAuth")
+    tls = ServerTls(
+        *authority.issue("server", usage="serverAuth"), client_ca=authority.certificate
+    )
+    ca = ("--tls-ca", f"{authority.certificate}")
+    shown = ("--tls-cert", f"{ours.certificate}", "--tls-key", f"{ours.key}")
+
+    async def scenario(*arguments: str) -> int:
+        async with serving(tls=tls) as (_, port):
+            return await ask("info", at(port), *arguments)
+
+    assert run(scenario(*ca, *shown)) == 0
+    assert " announces 'default' (7 bytes), " in capsys.readouterr().out
+    assert run(scenario(*ca)) == 1
+    assert capsys.readouterr().err
+
+
+@needs_openssl
+def test_tls_to_a_path_needs_a_name(
+    capsys: Printed, authority: Authority, tmp_path: Path
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["info", f"{tmp_path}/s", "--tls-ca", f"{authority.certificate}"])
+    assert ended.value.code == 2
+    assert f"TLS at {tmp_path}/s needs --tls-server-name" in capsys.readouterr().err
+
+
+@needs_openssl
+@pytest.mark.parametrize(
+    ("named", "complaint"),
+    [
+        (["--tls-ca", "nowhere.pem"], "authorities nowhere.pem can't be read: No such"),
+        (["--tls-cert", "me.pem"], "a certificate and its key go together: no key"),
+        (["--tls-key", "me.key"], "go together: no certificate"),
+    ],
+)
+def test_a_file_that_can_not_be_used_is_told_before_anything_is_sent(
+    capsys: Printed, named: list[str], complaint: str
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["info", "[::1]:1", *named])
+    assert ended.value.code == 2
+    assert complaint in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
