@@ -77,13 +77,18 @@ fuzz: $(STAMP) ## fuzz decoders and protocol; ONLY=mus TIME=20, or COUNT=1000000
 	$(BIN)/python -m tests.fuzz $(ONLY) $(if $(COUNT),--count $(COUNT),--seconds $(TIME)) \
 	  $(if $(INPUT),--input $(INPUT)) $(if $(KEEP),--keep) --jobs $(JOBS)
 
+.PHONY: stress
+stress: $(STAMP) ## clients, servers and real faults for MINUTES=1; SEED=7 for others
+	$(BIN)/python -m tests.stress $(if $(filter-out 0,$(MINUTES)),--minutes $(MINUTES)) \
+	  $(if $(SEED),--seed $(SEED)) $(if $(FOLDER),--folder $(FOLDER))
+
 .PHONY: coverage
 coverage: $(STAMP) ## branch coverage; the pure core and the journal must have all of it
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest --numprocesses auto --dist loadgroup \
 	  --ignore=tests/integration --ignore=tests/cli \
 	  --ignore=tests/examples --ignore=tests/torture --ignore=tests/interop \
-	  --ignore=tests/simulation/test_planted_bugs.py
+	  --ignore=tests/simulation/test_planted_bugs.py --ignore=tests/stress
 	$(BIN)/coverage run -m pytest --numprocesses auto --dist loadgroup \
 	  tests/cli/test_repair.py tests/cli/test_replay.py
 	$(BIN)/coverage combine --quiet
