@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from tests.cmdstream.helpers import (
     CODEC,
+    TIMEOUT_S,
     AddCmd,
     CalcResult,
     EchoCmd,
@@ -324,6 +325,20 @@ def test_one_client_too_many_is_hung_up_on(caplog: pytest.LogCaptureFixture) -> 
 
     run(main())
     assert "1 clients are connected, which is the limit" in caplog.text
+
+
+def test_idle_clients_keep_nobody_from_being_served() -> None:
+    """W-B4: in Go eight clients, or eight who say nothing, are all there can be."""
+
+    async def main() -> None:
+        async with serving() as (server, port), contextlib.AsyncExitStack() as stack:
+            for _ in range(64):
+                await stack.enter_async_context(await RawPeer.connect(port))
+            async with await connect(port) as client:
+                assert await client.send(AddCmd(1, 2)) == CalcResult(3)
+                assert server.connections == 65
+
+    run(main())
 
 
 def test_a_client_with_enough_running_is_not_read_from() -> None:
@@ -865,6 +880,23 @@ def test_a_shutdown_lets_running_commands_end() -> None:
             assert await ending
             assert await peer.rest() == result_frame(1, EchoResult("1"))
             await server.wait_closed()
+
+    run(main())
+
+
+def test_idle_clients_do_not_hold_up_a_shutdown_and_are_told() -> None:
+    """W-C6: in Go one of them keeps the server for ever, and is told nothing."""
+
+    async def main() -> None:
+        async with (
+            serving() as (server, port),
+            await RawPeer.connect(port) as idle,
+            await RawPeer.connect(port) as half,
+        ):
+            await half.send(frame(1, AddCmd(1, 2))[:3])
+            assert await server.shutdown(drain_s=TIMEOUT_S)
+            assert await idle.rest() == await half.rest() == b""
+            assert server.connections == 0
 
     run(main())
 

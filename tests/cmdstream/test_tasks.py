@@ -1,6 +1,7 @@
 """Handlers that are coroutines."""
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 from tests.cmdstream.helpers import (
@@ -33,17 +34,22 @@ class Sneaky(BaseException):
     """What is no `Exception`, and none of Python's own either."""
 
 
+RAISED: dict[str, Callable[[], BaseException]] = {
+    "raise": lambda: LookupError("no such thing"),
+    "cancel": asyncio.CancelledError,
+    # What a client raises that the command asked, and in Go the server itself.
+    "closed": lambda: ConnectionClosedError("the server is closed"),
+    "exit": lambda: SystemExit(1),
+    "sneak": lambda: Sneaky("out"),
+}
+
+
 async def misbehave(command: object, reply: Reply) -> None:
     """Do what the command's text says, and answer everything else."""
     match command:
-        case EchoCmd("raise"):
-            raise LookupError("no such thing")
-        case EchoCmd("cancel"):
-            raise asyncio.CancelledError
-        case EchoCmd("exit"):
-            raise SystemExit(1)
-        case EchoCmd("sneak"):
-            raise Sneaky("out")
+        case EchoCmd() if command in RAISED:
+            error = RAISED[command]()
+            raise error
         case EchoCmd("nothing"):
             return
         case EchoCmd("finish"):
@@ -64,6 +70,7 @@ async def misbehave(command: object, reply: Reply) -> None:
     [
         (EchoCmd("raise"), b"", "LookupError in EchoCmd: no such thing"),
         (EchoCmd("cancel"), b"", "EchoCmd was cancelled"),
+        (EchoCmd("closed"), b"", "ConnectionClosedError in EchoCmd: the server is"),
         (EchoCmd("exit"), b"", "SystemExit in EchoCmd: 1"),
         (EchoCmd("sneak"), b"", "Sneaky in EchoCmd: out"),
         (EchoCmd("nothing"), b"", "EchoCmd ended without a last result"),
