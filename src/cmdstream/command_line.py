@@ -38,7 +38,7 @@ from cmdstream.errors import (
 from cmdstream.protocol import INFO_SIZE_MAX
 from cmdstream.tls import client_tls
 
-__all__ = ["main"]
+__all__ = ["command_parser", "main"]
 
 _TIMEOUT_S = 10.0
 
@@ -48,7 +48,7 @@ _NO_INFO = b"\0"
 
 def main(arguments: Sequence[str]) -> int:
     """Do what *arguments* say, and return the exit status."""
-    parser = _parser()
+    parser = command_parser()
     options = parser.parse_args(arguments)
     try:
         options.tls = _tls(options)
@@ -243,7 +243,8 @@ class _Body(argparse.Action):
             parser.error(f"the body {values!r} can't be read: {error}")
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_parser() -> argparse.ArgumentParser:
+    """Return what takes a command line apart."""
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument(
         "address", action=_Address, help="HOST:PORT, or the path of a unix socket"

@@ -162,6 +162,11 @@ def test_a_command_of_a_page_exists_with_its_options(line: str) -> None:
             r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE
         )
         assert {word for word in words[1:] if "=" not in word} <= set(targets)
+    if words[:3] == ["python", "-m", "cmdstream"]:
+        from cmdstream.command_line import command_parser
+
+        command_parser().parse_args(words[3:])  # exits if it does not understand
+        return
     if words[0] != "coordinator":
         return
     from coordinator.cli.app import app
