@@ -66,18 +66,18 @@ class Relay:
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         self.accepted += 1
-        try:
-            there, back = await asyncio.open_connection("127.0.0.1", self.upstream)
-        except OSError:  # nobody is there, so nobody is here
-            writer.transport.abort()
-            return
-        ends = {writer, back}
+        ends = {writer}
         self._writers |= ends
         self._idle.clear()
         try:
+            there, back = await asyncio.open_connection("127.0.0.1", self.upstream)
+            ends.add(back)
+            self._writers |= ends
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._pump(reader, back))
                 group.create_task(self._answer(there, writer))
+        except OSError:  # nobody is there, so nobody is here
+            writer.transport.abort()
         finally:
             self._writers -= ends
             if not self._writers:

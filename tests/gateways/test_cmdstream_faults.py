@@ -1,14 +1,19 @@
 """cmd-stream where something is out of order: greetings, connections, descriptors."""
 
 import asyncio
+import socket
+import ssl
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 
 import pytest
+from tests.certificates import Authority, needs_openssl
 from tests.gateways.conformance import LONG_S, Paid
 from tests.gateways.faults import no_descriptors
 from tests.gateways.relay import Relay
 from tests.gateways.test_cmdstream import (
+    CODEC,
     STEP,
     Payments,
     pending,
@@ -16,7 +21,14 @@ from tests.gateways.test_cmdstream import (
     serving,
 )
 
-from cmdstream import ClientOptions, Reply, ServerOptions
+from cmdstream import (
+    Reply,
+    Server,
+    ServerOptions,
+    ServerTls,
+    TaskHandler,
+    client_tls,
+)
 from coordinator.context import in_step
 from coordinator.errors import CommandDelayed
 from coordinator.gateways import MisconfiguredError
@@ -70,6 +82,11 @@ async def expect_delay(gateway: Payments, match: str) -> None:
         await gateway.charge("o-1", 5)
 
 
+async def expect_a_person(gateway: Payments, match: str) -> None:
+    with in_step(STEP), pytest.raises(MisconfiguredError, match=match):
+        await gateway.charge("o-1", 5)
+
+
 def test_another_server_info_is_for_a_person() -> None:
     async def main() -> None:
         options = ServerOptions(server_info=b"orders-v3")
@@ -108,12 +125,12 @@ def test_a_server_that_does_not_greet_is_nobody_knows() -> None:
     """As a Go server does all of whose workers are busy."""
 
     async def main() -> None:
-        options = CmdStreamOptions(client=ClientOptions(server_info_timeout_s=0.05))
+        options = CmdStreamOptions(connect_timeout_s=0.05)
         async with (
             greeting(Greeter(b"")) as address,
             Payments(address, timeout_s=LONG_S, options=options) as gateway,
         ):
-            await expect_delay(gateway, "payments: .* sent no server info")
+            await expect_delay(gateway, "payments: .* (sent no server info|in time)")
 
     asyncio.run(main(), debug=True)
 
@@ -125,6 +142,115 @@ def test_a_refused_connection_says_so() -> None:
             async with Payments(f"127.0.0.1:{relay.port}") as gateway:
                 await expect_delay(gateway, "payments: cannot connect to .*Errno 111")
                 assert gateway.health().failures == 1
+
+    asyncio.run(main(), debug=True)
+
+
+@needs_openssl
+def test_a_certificate_is_trusted_only_if_the_options_say_so(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    server = ServerTls(*authority.issue("server"))
+
+    async def main() -> None:
+        async with Server(CODEC, TaskHandler(saying(PAID))) as serving:
+            host, port = await serving.listen("127.0.0.1", 0, tls=server)
+            for tls, trusted in (
+                (client_tls(), False),
+                (client_tls(server_ca=authority.certificate), True),
+            ):
+                options = CmdStreamOptions(tls=tls)
+                async with Payments(f"{host}:{port}", options=options) as gateway:
+                    if trusted:
+                        with in_step(STEP):
+                            assert await gateway.charge("o-1", 5) == PAID
+                    else:
+                        await expect_a_person(gateway, "TLS: .*certificate is refused")
+
+    asyncio.run(main(), debug=True)
+
+
+@needs_openssl
+def test_a_service_that_wants_a_certificate_is_shown_ours(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    ca = authority.certificate
+    server = ServerTls(*authority.issue("server"), client_ca=ca)
+    certificate, key = authority.issue("ours")
+
+    async def main() -> None:
+        async with Server(CODEC, TaskHandler(saying(PAID))) as serving:
+            host, port = await serving.listen("127.0.0.1", 0, tls=server)
+            ours = client_tls(server_ca=ca, certificate=certificate, key=key)
+            options = CmdStreamOptions(tls=ours)
+            async with Payments(f"{host}:{port}", options=options) as gateway:
+                with in_step(STEP):
+                    assert await gateway.charge("o-1", 5) == PAID
+
+    asyncio.run(main(), debug=True)
+
+
+@needs_openssl
+def test_a_service_that_says_that_it_wants_a_certificate_is_for_a_person(
+    tmp_path: Path,
+) -> None:
+    """As Go's does; asyncio's hangs up and says nothing, so that nobody knows."""
+    authority = Authority(tmp_path)
+    server_tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server_tls.load_cert_chain(*authority.issue("server"))
+    server_tls.load_verify_locations(authority.certificate)
+    server_tls.verify_mode = ssl.CERT_REQUIRED
+
+    def refuse(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection, pytest.raises(ssl.SSLError, match="did not return a cert"):
+            server_tls.wrap_socket(connection, server_side=True)
+
+    async def main() -> None:
+        trusting = client_tls(server_ca=authority.certificate)
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            host, port = listener.getsockname()
+            async with (
+                Payments(
+                    f"{host}:{port}", options=CmdStreamOptions(tls=trusting)
+                ) as gateway,
+                asyncio.TaskGroup() as group,
+            ):
+                group.create_task(asyncio.to_thread(refuse, listener))
+                await expect_a_person(gateway, "TLS: .*CERTIFICATE_REQUIRED")
+
+    asyncio.run(main(), debug=True)
+
+
+def test_a_service_without_tls_is_for_a_person() -> None:
+    async def main() -> None:
+        options = CmdStreamOptions(tls=client_tls())
+        async with (
+            serving(saying(PAID)) as port,
+            Payments(f"127.0.0.1:{port}", options=options) as gateway,
+        ):
+            await expect_a_person(gateway, "TLS: cannot connect")
+
+    asyncio.run(main(), debug=True)
+
+
+def test_a_unix_socket_has_no_tls() -> None:
+    with pytest.raises(ValueError, match=r"leave out CmdStreamOptions\.tls"):
+        Payments("unix:/run/p.sock", options=CmdStreamOptions(tls=client_tls()))
+
+
+def test_a_connection_that_carries_nothing_any_more_is_given_up() -> None:
+    """As to a host that is gone; without pings each call would time out on it."""
+
+    async def main() -> None:
+        async def handle(command: object, reply: Reply) -> None:
+            relay.silent = True
+            reply.finish()
+
+        async with serving(handle) as port, Relay(port) as relay:
+            options = CmdStreamOptions(keepalive_s=0.1, keepalive_timeout_s=0.1)
+            async with Payments(
+                f"127.0.0.1:{relay.port}", timeout_s=LONG_S, options=options
+            ) as gateway:
+                await expect_delay(gateway, "payments: .*may have run")
 
     asyncio.run(main(), debug=True)
 

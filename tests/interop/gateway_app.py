@@ -3,7 +3,7 @@
 import os
 from dataclasses import dataclass
 
-from cmdstream import ClientOptions, JsonCodec, Registry
+from cmdstream import JsonCodec, Registry
 from coordinator import Coordinator, Options, Refused, Retry, Workflow
 from coordinator.gateways import Answer, aclose_gateways
 from coordinator.gateways.cmdstream import CmdStreamGateway, CmdStreamOptions
@@ -60,7 +60,7 @@ class Shop:
             JsonCodec(Registry([Charge, Refund], [Paid, Refunded, Declined])),
             name="payments",
             answers={Declined: Answer.REFUSED},
-            options=CmdStreamOptions(client=ClientOptions(server_info=b"payments-v1")),
+            options=CmdStreamOptions(server_info=b"payments-v1"),
         )
 
     async def ship(self, order: str) -> None:

@@ -72,12 +72,10 @@ decides, and a trial of its must be one.
 """
 
 import asyncio
-import dataclasses
-import re
 import ssl
 import time
-from collections.abc import Callable, Collection, Mapping
-from typing import Any, TypeVar, cast
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -88,38 +86,38 @@ from cmdstream import (
     ConnectError,
     ConnectionClosedError,
     EncodeError,
+    KeepaliveOptions,
     LocalProtocolError,
     RemoteProtocolError,
 )
 from cmdstream.breaker import BreakerOptions
+from cmdstream.protocol import SERVER_INFO_DEFAULT
 from coordinator.context import StepContext
 from coordinator.errors import CommandDelayed, Refused
 from coordinator.gateways.base import (
     CALLS_MAX,
-    REASON_LENGTH_MAX,
     TIMEOUT_S,
     Answer,
     Gateway,
     MisconfiguredError,
     UnreadableAnswerError,
-    call_headers,
     lacks_resources,
+)
+from coordinator.gateways.cmdstream_rules import (
+    KEY_FIELD,
+    address_of,
+    answers_of,
+    check_classes,
+    details_of,
+    fails_in_tls,
+    fields_to_fill,
+    filled,
+    reason_of,
 )
 
 __all__ = ["Answer", "CmdStreamGateway", "CmdStreamOptions"]
 
 T = TypeVar("T")
-
-DETAILS_SIZE_MAX = 16 * 1024
-"""Bytes of a refusal's fields up to which they are kept as its details: they are
-written to the journal."""
-
-_KEY = "idempotency_key"
-_FILLED = (_KEY, "coordinator_epoch", "traceparent", "coordinator_replay")
-_REASONS = ("reason", "detail", "message", "title", "error")
-
-_ADDRESS = re.compile(r"(?:\[([0-9A-Fa-f:.%]+)\]|([^\[\]:/@\s]+)):(\d{1,5})")
-_UNIX = "unix:"
 
 
 class CmdStreamOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -128,13 +126,57 @@ class CmdStreamOptions(msgspec.Struct, frozen=True, kw_only=True):
     calls_max: int = CALLS_MAX
     """Calls in flight; 1 or more. They share one connection. Those above it wait, and
     not on their own time (see `Gateway`)."""
-    client: ClientOptions = ClientOptions(
-        connect_timeout_s=3.0, server_info_timeout_s=3.0
-    )
-    """The connection's bounds, and the ServerInfo to expect. 3 s to connect: a host
-    that is gone is known long before the call's own time-out."""
-    keyless: frozenset[type] = frozenset()
+    server_info: bytes = SERVER_INFO_DEFAULT
+    """What the service must announce: which one it is, and which version."""
+    connect_timeout_s: float = 3.0
+    """Seconds for the connection, for the hand-shake of TLS, and for the service's
+    greeting, each; more than 0. A host that is gone is known long before the call's own
+    time-out."""
+    keepalive_s: float = 10.0
+    """Seconds of silence after which a ping asks whether the host is still there; more
+    than 0. Without it calls go on timing out for a quarter of an hour on the connection
+    to a host that is gone."""
+    keepalive_timeout_s: float = 10.0
+    """Seconds for a sign of life after a ping; more than 0. Then the connection is
+    over. Longer than the service may leave commands unread because it is busy: behind
+    them it reads no pings."""
+    tls: ssl.SSLContext | None = None
+    """Certificates to trust and to show, as `cmdstream.client_tls` makes them; None
+    speaks without TLS. A unix socket has none."""
+    keyless: frozenset[type[Any]] = frozenset()
     """Types of commands that need no key, because they change nothing."""
+
+    def __post_init__(self) -> None:
+        """Check the bounds.
+
+        Raises:
+            ValueError: A field is out of its bounds.
+        """
+        if not (self.calls_max >= 1 and self.connect_timeout_s > 0):
+            raise ValueError(
+                "cmd-stream options need calls_max >= 1 and connect_timeout_s > 0, "
+                f"got {self}"
+            )
+        if not (self.keepalive_s > 0 and self.keepalive_timeout_s > 0):
+            raise ValueError(
+                "cmd-stream options need keepalive_s > 0 and keepalive_timeout_s > 0, "
+                f"got {self}"
+            )
+
+    def client(self) -> ClientOptions:
+        """Return the options of the client."""
+        keepalive = KeepaliveOptions(
+            idle_s=self.keepalive_s,
+            interval_s=self.keepalive_s,
+            pong_timeout_s=self.keepalive_timeout_s,
+        )
+        return ClientOptions(
+            server_info=self.server_info,
+            connect_timeout_s=self.connect_timeout_s,
+            tls_handshake_timeout_s=self.connect_timeout_s,
+            server_info_timeout_s=self.connect_timeout_s,
+            keepalive=keepalive,
+        )
 
 
 class CmdStreamGateway(Gateway):
@@ -166,7 +208,8 @@ class CmdStreamGateway(Gateway):
             breaker: When to stop asking.
             answers: Types of results by which the service says something other than
                 that it did it: `Answer.REFUSED`, ``UNKNOWN`` or ``MISCONFIGURED``.
-            options: Limits, the ServerInfo to expect, and which commands need no key.
+            options: Limits, TLS, the ServerInfo to expect, and which commands need no
+                key.
             clock: Seconds that never go back, for the breaker.
 
         Raises:
@@ -180,9 +223,11 @@ class CmdStreamGateway(Gateway):
             breaker=breaker,
             clock=clock,
         )
-        self._address = _address_of(address)
+        self._address = address_of(address)
+        if self._address[1] is None and self._options.tls is not None:
+            raise ValueError("a unix socket has no TLS; leave out CmdStreamOptions.tls")
         self._codec = codec
-        self._answers = _checked(answers)
+        self._answers = answers_of(answers)
         self._names: dict[type, tuple[str, ...]] = {}
         self._client: Client | None = None
         self._connecting = asyncio.Lock()
@@ -223,15 +268,15 @@ class CmdStreamGateway(Gateway):
             ValueError: *answers* has an ``Answer.DID``; nothing was sent.
             cmdstream.EncodeError: *command* can't be encoded; nothing was sent.
         """
-        _check_classes(into)
+        check_classes(into)
         names = self._fields_to_fill(command)
-        meanings = self._answers | _checked(answers)
+        meanings = self._answers | answers_of(answers)
 
         async def ask(step: StepContext) -> T:
-            filled = _filled(command, names, step)
+            sent = filled(command, names, step)
             client = await self._connected()
             try:
-                result = await client.send(filled)
+                result = await client.send(sent)
             except RemoteProtocolError as error:
                 raise UnreadableAnswerError(
                     f"{self.service_name} did {_name(command)}, but its answer does "
@@ -257,7 +302,7 @@ class CmdStreamGateway(Gateway):
     def translate(self, error: Exception) -> Exception:
         """Say what cmdstream's exceptions mean; see `Gateway.translate`."""
         match error:
-            case ConnectError() if _fails_in_tls(error.__cause__):
+            case ConnectionClosedError() if fails_in_tls(error):
                 return MisconfiguredError(f"{self.service_name}: TLS: {error}")
             case ConnectionClosedError():
                 return CommandDelayed(f"{self.service_name}: {error}")
@@ -306,12 +351,12 @@ class CmdStreamGateway(Gateway):
             return client
 
     async def _connect(self) -> Client:
-        host, port = self._address
-        options = self._options.client
+        (host, port), codec = self._address, self._codec
+        options, tls = self._options.client(), self._options.tls
         try:
             if port is None:
-                return await Client.connect_unix(host, self._codec, options=options)
-            return await Client.connect(host, port, self._codec, options=options)
+                return await Client.connect_unix(host, codec, options=options, tls=tls)
+            return await Client.connect(host, port, codec, options=options, tls=tls)
         except ConnectError as error:
             cause = error.__cause__
             if cause is not None and lacks_resources(cause):
@@ -327,13 +372,13 @@ class CmdStreamGateway(Gateway):
         kind = type(command)
         if (names := self._names.get(kind)) is not None:
             return names
-        names = tuple(name for name in _FILLED if name in _fields_of(kind))
-        if _KEY not in names and kind not in self._options.keyless:
+        names = fields_to_fill(kind)
+        if KEY_FIELD not in names and kind not in self._options.keyless:
             raise TypeError(
-                f"{kind.__qualname__} has no field {_KEY}, so {self.service_name} "
-                f"could not tell a repeated command from a second one; declare "
-                f'`{_KEY}: str = ""` on both sides, or, if it changes nothing, name it '
-                f"in CmdStreamOptions(keyless={{{kind.__qualname__}}})"
+                f"{kind.__qualname__} has no field {KEY_FIELD}, so {self.service_name} "
+                "could not tell a repeated command from a second one; declare "
+                f'`{KEY_FIELD}: str = ""` on both sides, or, if it changes nothing, '
+                f"name it in CmdStreamOptions(keyless={{{kind.__qualname__}}})"
             )
         self._names[kind] = names
         return names
@@ -343,8 +388,8 @@ class CmdStreamGateway(Gateway):
     ) -> Exception:
         """Return the exception that says what *result* means."""
         answer = meanings.get(type(result))
-        details = _details_of(result)
-        reason = _reason_of(result, details)
+        details = details_of(result)
+        reason = reason_of(result, details)
         said = f"{_name(result)}: {reason}" if reason else _name(result)
         match answer:
             case Answer.REFUSED:
@@ -366,116 +411,3 @@ class CmdStreamGateway(Gateway):
 
 def _name(value: object) -> str:
     return type(value).__qualname__
-
-
-def _check_classes(into: object) -> None:
-    """Raise a TypeError if a result can't be told to be of *into*.
-
-    Before anything is sent: `isinstance` says so of ``list[Paid]``, too, but only when
-    the service has done it.
-    """
-    # A cast: of what is in a tuple isinstance says nothing.
-    kinds = cast("tuple[object, ...]", into) if isinstance(into, tuple) else (into,)
-    for kind in kinds:
-        if not isinstance(kind, type):
-            raise TypeError(f"into= takes a class, or a tuple of them, got {into!r}")
-
-
-def _checked(answers: Mapping[type[Any], Answer] | None) -> dict[type[Any], Answer]:
-    """Return a copy of *answers*.
-
-    Raises:
-        ValueError: One of them is `Answer.DID`.
-    """
-    for kind, answer in (answers or {}).items():
-        if answer is Answer.DID:
-            # The value would have no type that the method could declare.
-            name = kind.__qualname__
-            raise ValueError(f"that {name} means done is said by into={name}")
-    return dict(answers or {})
-
-
-def _address_of(address: str) -> tuple[str, int | None]:
-    """Split an address that comes from the configuration; no port: a unix socket.
-
-    Raises:
-        ValueError: It is not one.
-    """
-    if address.startswith(_UNIX) and len(address) > len(_UNIX):
-        return address.removeprefix(_UNIX), None
-    found = _ADDRESS.fullmatch(address)
-    if found is None or not 0 < int(found[3]) < 2**16:
-        # The address itself is not repeated: it may hold a password.
-        raise ValueError(
-            "address must be host:port, [IPv6]:port or unix:/path, without credentials"
-        )
-    return found[1] or found[2], int(found[3])
-
-
-# Three kinds of commands, by what they are made with: dataclass, Struct, Protobuf.
-
-
-def _fields_of(kind: type[Any]) -> Collection[str]:
-    if (descriptor := getattr(kind, "DESCRIPTOR", None)) is not None:
-        return set(descriptor.fields_by_name)
-    if dataclasses.is_dataclass(kind):
-        return {field.name for field in dataclasses.fields(kind)}
-    return kind.__struct_fields__ if issubclass(kind, msgspec.Struct) else ()
-
-
-def _filled(command: Any, names: tuple[str, ...], step: StepContext) -> object:
-    """Return a copy of *command* whose fields *names* tell of *step*."""
-    headers = call_headers(step)
-    values: dict[str, object] = {
-        # As over HTTP, percent-encoding and all: the service that is moved from one
-        # protocol to the other must know its keys again.
-        _KEY: headers["Idempotency-Key"],
-        "coordinator_epoch": step.epoch,
-        "traceparent": headers.get("traceparent", ""),
-        "coordinator_replay": step.replay,
-    }
-    changed = {name: values[name] for name in names}
-    if not changed:
-        return command
-    if dataclasses.is_dataclass(command):
-        return dataclasses.replace(cast("Any", command), **changed)
-    if isinstance(command, msgspec.Struct):
-        return msgspec.structs.replace(command, **changed)
-    message = type(command)()
-    message.CopyFrom(command)
-    for name, value in changed.items():
-        setattr(message, name, value)
-    return message
-
-
-def _details_of(result: object) -> dict[str, object]:
-    """Return the fields of *result*; none if it is a bare value, or too big."""
-    fields = result
-    if hasattr(result, "ListFields"):  # a Protobuf message
-        present = cast("Any", result).ListFields()
-        fields = {field.name: value for field, value in present}
-    try:
-        details: object = msgspec.to_builtins(fields, str_keys=True)
-        size = len(msgspec.json.encode(details))
-    except (TypeError, ValueError, RecursionError):
-        return {}
-    if not isinstance(details, dict) or size > DETAILS_SIZE_MAX:
-        return {}
-    # Its keys are strings; isinstance can't say so.
-    return cast("dict[str, object]", details)
-
-
-def _reason_of(result: object, details: Mapping[str, object]) -> str:
-    if isinstance(result, str):  # as in Go's `type Declined string`
-        return str(result)[:REASON_LENGTH_MAX]
-    # Go's names have capitals, where no tag says otherwise.
-    words = {name.lower(): value for name, value in details.items()}
-    reasons = (words.get(name) for name in _REASONS)
-    reason = next((word for word in reasons if isinstance(word, str) and word), "")
-    return reason[:REASON_LENGTH_MAX]
-
-
-def _fails_in_tls(error: BaseException | None) -> bool:
-    """Say whether *error* is the fault of TLS, and not just a lost connection in it."""
-    lost = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
-    return isinstance(error, ssl.SSLError) and not isinstance(error, lost)
