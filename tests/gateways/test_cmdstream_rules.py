@@ -2,7 +2,7 @@
 
 import ssl
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 import pytest
@@ -66,7 +66,7 @@ def test_the_gateways_fields_are_known_by_name(kind: Any, names: Any) -> None:
     ],
 )
 def test_a_copy_is_filled_in(command: Any, after: Any) -> None:
-    names = fields_to_fill(cast("type[Any]", type(command)))
+    names = fields_to_fill(command.__class__)
     assert filled(command, names, STEP) == after
     assert getattr(command, "idempotency_key", "") == ""
 
