@@ -50,15 +50,15 @@ class Child:
 
 
 @contextmanager
-def role(name: str, *arguments: object) -> Generator[Child]:
-    """Run the role *name* in another process until it has printed its port.
+def role(
+    name: str, *arguments: object, module: str = "bench.roles"
+) -> Generator[Child]:
+    """Run the role *name* of *module* in another process, once it printed its port.
 
     Raises:
         RuntimeError: It ended before.
     """
-    with running([sys.executable, "-m", "bench.roles", name, *map(str, arguments)]) as (
-        process
-    ):
+    with running([sys.executable, "-m", module, name, *map(str, arguments)]) as process:
         assert process.stdout is not None
         line = process.stdout.readline()
         if not line:
@@ -95,17 +95,10 @@ def measure(load: Load) -> Measured:
     return msgspec.json.decode(ask("client", load), type=Measured)
 
 
-def ask(name: str, argument: object) -> bytes:
-    """Run the role *name* to its end, and return what it printed."""
-    with running(
-        [
-            sys.executable,
-            "-m",
-            "bench.roles",
-            name,
-            msgspec.json.encode(argument).decode(),
-        ]
-    ) as process:
+def ask(name: str, argument: object, *, module: str = "bench.roles") -> bytes:
+    """Run the role *name* of *module* to its end, and return what it printed."""
+    text = msgspec.json.encode(argument).decode()
+    with running([sys.executable, "-m", module, name, text]) as process:
         printed, _ = process.communicate()
         if process.returncode != 0:
             raise RuntimeError(f"{name} ended with {process.returncode}, see above")

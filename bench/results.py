@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 CORE = Path(__file__).parent / "results" / "core.json"
+CMDSTREAM = CORE.with_name("cmdstream.json")
 
 
 class Figure(msgspec.Struct, frozen=True, kw_only=True):
