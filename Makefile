@@ -116,7 +116,7 @@ bench: $(PEERS) ## measure side by side, 15 minutes; ONLY=restart_s for one figu
 	$(BIN)/python -m bench.core $(foreach figure,$(ONLY),--only $(figure))
 
 .PHONY: bench-cmdstream
-bench-cmdstream: $(PEERS) ## an echo of 64 bytes beside others; ONLY=json_vs_bare
+bench-cmdstream: $(PEERS) go ## an echo of 64 bytes beside others; ONLY=json_vs_bare
 	$(BIN)/python -m bench.echo $(foreach figure,$(ONLY),--only $(figure))
 
 SOAK := soak_rss_slope soak_tasks_grown soak_descriptors_grown

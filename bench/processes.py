@@ -51,14 +51,18 @@ class Child:
 
 @contextmanager
 def role(
-    name: str, *arguments: object, module: str = "bench.roles"
+    name: str,
+    *arguments: object,
+    module: str = "bench.roles",
+    env: Mapping[str, str] | None = None,
 ) -> Generator[Child]:
     """Run the role *name* of *module* in another process, once it printed its port.
 
     Raises:
         RuntimeError: It ended before.
     """
-    with running([sys.executable, "-m", module, name, *map(str, arguments)]) as process:
+    command = [sys.executable, "-m", module, name, *map(str, arguments)]
+    with running(command, env=env) as process:
         assert process.stdout is not None
         line = process.stdout.readline()
         if not line:
@@ -95,10 +99,16 @@ def measure(load: Load) -> Measured:
     return msgspec.json.decode(ask("client", load), type=Measured)
 
 
-def ask(name: str, argument: object, *, module: str = "bench.roles") -> bytes:
+def ask(
+    name: str,
+    argument: object,
+    *,
+    module: str = "bench.roles",
+    env: Mapping[str, str] | None = None,
+) -> bytes:
     """Run the role *name* of *module* to its end, and return what it printed."""
     text = msgspec.json.encode(argument).decode()
-    with running([sys.executable, "-m", module, name, text]) as process:
+    with running([sys.executable, "-m", module, name, text], env=env) as process:
         printed, _ = process.communicate()
         if process.returncode != 0:
             raise RuntimeError(f"{name} ended with {process.returncode}, see above")

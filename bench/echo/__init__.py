@@ -14,8 +14,10 @@ from typing import TypeAlias
 
 import msgspec
 
-__all__ = ["BODY_SIZE", "Echo", "EchoLoad", "text_of"]
+__all__ = ["ALLOCATIONS", "BODY_SIZE", "Echo", "EchoLoad", "text_of"]
 
+ALLOCATIONS = "BENCH_ALLOCATIONS"
+"""The variable that names the file in which a process notes what it allocates."""
 BODY_SIZE = 64
 
 Echo: TypeAlias = Callable[[str], Awaitable[str]]
@@ -28,7 +30,9 @@ class EchoLoad(msgspec.Struct, frozen=True, kw_only=True):
     port: int
     in_flight: int
     connections: int
-    seconds: float
+    seconds: float = 0.0
+    calls: int | None = None
+    """Instead of the seconds: so many calls, and nothing is measured."""
 
 
 def text_of(number: int, added: int) -> str:

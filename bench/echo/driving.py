@@ -1,61 +1,121 @@
-"""Which peers there are, and how they are driven: each role in its own process."""
+"""Which peers there are, and how they are driven: each role in its own process.
+
+    server PEER         serves until it is told to end
+    client LOAD         calls, and prints what it measured
+    idle PORT N         connects that often, says "0" and stays
+
+With `ALLOCATIONS` in the environment, a process notes there what it allocates.
+"""
 
 import asyncio
+import functools
+import importlib
+import os
+import resource
 import sys
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable, Coroutine
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    nullcontext,
+)
+from typing import Any
 
 import msgspec
 
-from bench.echo import Echo, EchoLoad, bare, grpc_aio, http, ours, text_of
+from bench.echo import ALLOCATIONS, Echo, EchoLoad, bare, grpc_aio, http, ours, text_of
 from bench.load import Measured, closed_loop
+from bench.processes import raise_on_sigterm
 
-__all__ = ["PEERS", "drive", "serve"]
+__all__ = ["PEERS", "Peer", "drive"]
 
-Serve = Callable[[], Awaitable[None]]
-Calling = Callable[[int, int], AbstractAsyncContextManager[Echo]]
 
-PEERS: dict[str, tuple[Serve, Calling, int]] = {
-    "bare": (bare.serve, bare.calling, bare.ADDED),
-    "json": (
-        lambda: ours.serve(ours.json()),
-        lambda port, connections: ours.calling(ours.json(), port, connections),
-        2,
-    ),
-    "grpc": (grpc_aio.serve, grpc_aio.calling, grpc_aio.ADDED),
-    "aiohttp": (http.serve, http.calling, http.ADDED),
+class Peer(msgspec.Struct, frozen=True):
+    """How it serves, how it is called, and the bytes that its format adds to a text."""
+
+    serve: Callable[[], Coroutine[Any, Any, None]]
+    calling: Callable[[int, int], AbstractAsyncContextManager[Echo]]
+    added: int
+
+
+def _ours(wire: ours.Wire) -> Peer:
+    return Peer(
+        functools.partial(ours.serve, wire),
+        functools.partial(ours.calling, wire),
+        wire.added,
+    )
+
+
+PEERS = {
+    "bare": Peer(bare.serve, bare.calling, 0),
+    **{name: _ours(wire) for name, wire in ours.WIRES.items()},
+    "grpc": Peer(grpc_aio.serve, grpc_aio.calling, 0),
+    "aiohttp": Peer(http.serve, http.calling, 0),
 }
-"""How each serves, how it is called, and the bytes that its format adds to a text."""
 
 
-async def serve(peer: str) -> None:
-    """Serve as *peer* does."""
-    await PEERS[peer][0]()
-
-
-async def drive(load: EchoLoad) -> Measured:
+async def drive(load: EchoLoad) -> Measured | None:
     """Call as *load* says; every answer is compared with what was asked."""
-    _, calling, added = PEERS[load.peer]
-    async with calling(load.port, load.connections) as echo:
+    peer = PEERS[load.peer]
+    async with peer.calling(load.port, load.connections) as echo:
 
         async def send(number: int) -> None:
-            text = text_of(number, added)
+            text = text_of(number, peer.added)
             assert await echo(text) == text
 
-        return await closed_loop(send, load.in_flight, load.seconds)
+        if load.calls is None:
+            return await closed_loop(send, load.in_flight, load.seconds)
+        numbers = iter(range(load.calls))
+
+        async def call() -> None:
+            for number in numbers:
+                await send(number)
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(load.in_flight):
+                group.create_task(call())
+        return None
+
+
+async def idle(port: int, connections: int) -> None:
+    """Keep *connections* to a server of ours that has greeted each, and say nothing."""
+    opened = []
+    for _ in range(connections):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        await reader.readexactly(1)  # of its greeting
+        opened.append(writer)
+    print(0, flush=True)
+    await asyncio.Event().wait()
 
 
 def main() -> None:
-    """Play ``server PEER``, or ``client LOAD`` and print what it measured."""
+    """Play a role."""
+    raise_on_sigterm()
     match sys.argv[1:]:
-        case ["server", peer]:
-            asyncio.run(serve(peer))
-        case ["client", load]:
-            measured = asyncio.run(drive(msgspec.json.decode(load, type=EchoLoad)))
-            sys.stdout.buffer.write(msgspec.json.encode(measured))
+        case ["server", name]:
+            asyncio.run(PEERS[name].serve())
+        case ["client", text]:
+            load = msgspec.json.decode(text, type=EchoLoad)
+            sys.stdout.buffer.write(msgspec.json.encode(asyncio.run(drive(load))))
+        case ["idle", port, connections]:
+            asyncio.run(idle(int(port), int(connections)))
         case arguments:
             raise ValueError(f"no such role: {arguments}")
 
 
+def _noted() -> AbstractContextManager[object]:
+    file = os.environ.get(ALLOCATIONS)
+    if file is None:
+        return nullcontext()
+    memray: Any = importlib.import_module("memray")  # only `make bench` installs it
+    tracker: AbstractContextManager[object] = memray.Tracker(
+        file, trace_python_allocators=True
+    )
+    return tracker
+
+
 if __name__ == "__main__":
-    main()
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    with _noted():
+        main()

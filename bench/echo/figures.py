@@ -5,7 +5,8 @@ import functools
 import msgspec
 
 from bench import processes
-from bench.echo import EchoLoad
+from bench.echo import EchoLoad, golang
+from bench.echo.weighing import Allocated, allocated, idle_mb
 from bench.load import Measured
 from bench.rounds import Measurement, Round, Spec
 
@@ -19,6 +20,8 @@ def echo(peer: str, in_flight: int, connections: int) -> Measurement:
     """Return what measures *peer*: the same one each time, so that it is done once."""
 
     def measurement(round_: Round) -> Measured:
+        if peer == "go":
+            return golang.measure(in_flight, connections, round_.seconds)
         with processes.role("server", peer, module=ROLES) as server:
             load = EchoLoad(
                 peer=peer,
@@ -54,54 +57,94 @@ def _slower(ours: Measured, theirs: Measured) -> float:
     return ours.p50_ms / theirs.p50_ms
 
 
-PEERS = ("bare", "json", "grpc", "aiohttp")
+OURS = ("json", "mus", "protobuf")
+PEERS = ("bare", *OURS, "grpc", "aiohttp", "go")
 
 
-def _figures() -> list[Spec]:
-    hundred = {peer: echo(peer, 100, 1) for peer in PEERS}
-    one = {peer: echo(peer, 1, 1) for peer in PEERS}
+def _same(value: float) -> float:
+    return value
+
+
+def _server(allocated: Allocated) -> float:
+    return allocated.server
+
+
+def _client(allocated: Allocated) -> float:
+    return allocated.client
+
+
+def _both(allocated: Allocated) -> float:
+    return allocated.server + allocated.client
+
+
+def _targets(ours: str) -> list[Spec]:
+    """What is asked of the JSON codec, and looked at with the others, too."""
+    aims: dict[str, float | None] = {"bare": 50, "grpc": 5, "aiohttp": 8}
+    asked = ours == "json"
     figures = [
         Spec(
-            name="json_vs_bare",
-            unit="%",
-            needs=(hundred["json"], hundred["bare"]),
-            value=_percent,
-            at_least=50,
-        ),
-        Spec(
-            name="json_vs_grpc",
-            unit="ratio",
-            needs=(hundred["json"], hundred["grpc"]),
-            value=_times,
-            at_least=5,
-        ),
-        Spec(
-            name="json_vs_aiohttp",
-            unit="ratio",
-            needs=(hundred["json"], hundred["aiohttp"]),
-            value=_times,
-            at_least=8,
-        ),
-        Spec(
-            name="json_latency_vs_bare",
-            unit="ratio",
-            needs=(one["json"], one["bare"]),
-            value=_slower,
-            at_most=1.3,
-        ),
+            name=f"{ours}_vs_{peer}",
+            unit="%" if peer == "bare" else "ratio",
+            needs=(echo(ours, 100, 1), echo(peer, 100, 1)),
+            value=_percent if peer == "bare" else _times,
+            at_least=aim if asked else None,
+        )
+        for peer, aim in aims.items()
     ]
-    for peer in PEERS:
-        figures += [
-            Spec(name=f"{peer}_per_s", unit="1/s", needs=(hundred[peer],), value=_rate),
-            Spec(
-                name=f"{peer}_4_per_s",
-                unit="1/s",
-                needs=(echo(peer, 100, 4),),
-                value=_rate,
-            ),
-            Spec(name=f"{peer}_p50_ms", unit="ms", needs=(one[peer],), value=_p50),
-        ]
-    return figures
+    slower = Spec(
+        name=f"{ours}_latency_vs_bare",
+        unit="ratio",
+        needs=(echo(ours, 1, 1), echo("bare", 1, 1)),
+        value=_slower,
+        at_most=1.3 if asked else None,
+    )
+    return [*figures, slower]
 
 
-FIGURES = tuple(_figures())
+def _seen(peer: str) -> list[Spec]:
+    return [
+        Spec(
+            name=f"{peer}_per_s", unit="1/s", needs=(echo(peer, 100, 1),), value=_rate
+        ),
+        Spec(
+            name=f"{peer}_4_per_s", unit="1/s", needs=(echo(peer, 100, 4),), value=_rate
+        ),
+        Spec(name=f"{peer}_p50_ms", unit="ms", needs=(echo(peer, 1, 1),), value=_p50),
+        Spec(name=f"{peer}_4_p50_ms", unit="ms", needs=(echo(peer, 1, 4),), value=_p50),
+    ]
+
+
+FIGURES = (
+    *(spec for ours in OURS for spec in _targets(ours)),
+    Spec(
+        name="allocated_bytes",
+        unit="bytes",
+        needs=(allocated,),
+        value=_both,
+        at_most=4_000,
+        rounds_max=3,
+    ),
+    Spec(
+        name="allocated_server_bytes",
+        unit="bytes",
+        needs=(allocated,),
+        value=_server,
+        rounds_max=3,
+    ),
+    Spec(
+        name="allocated_client_bytes",
+        unit="bytes",
+        needs=(allocated,),
+        value=_client,
+        rounds_max=3,
+    ),
+    Spec(
+        name="idle_10000_mb",
+        unit="MB",
+        needs=(idle_mb,),
+        value=_same,
+        at_most=200,
+        rounds_max=3,
+    ),
+    *(spec for peer in PEERS for spec in _seen(peer)),
+)

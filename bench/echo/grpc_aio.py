@@ -31,14 +31,17 @@ async def serve() -> None:
     async def answer(request: bytes, _context: Any) -> bytes:
         return request
 
-    handler = grpc.unary_unary_rpc_method_handler(answer)
+    handler: Any = grpc.unary_unary_rpc_method_handler(answer)
     server = grpc.aio.server()
     server.add_generic_rpc_handlers(
         (grpc.method_handlers_generic_handler("bench.Echo", {"Echo": handler}),)
     )
     print(server.add_insecure_port("127.0.0.1:0"), flush=True)
     await server.start()
-    await server.wait_for_termination()
+    try:
+        await server.wait_for_termination()
+    finally:
+        await server.stop(None)
 
 
 @asynccontextmanager
@@ -48,7 +51,7 @@ async def calling(port: int, connections: int) -> AsyncGenerator[Echo]:
 
     alone = [("grpc.use_local_subchannel_pool", 1)]
     async with AsyncExitStack() as stack:
-        methods = []
+        methods: list[Any] = []
         for _ in range(connections):
             channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=alone)
             await stack.enter_async_context(channel)

@@ -1,59 +1,102 @@
 """Ours: `cmdstream.Client` and `Server`, with each codec."""
 
-import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from operator import attrgetter
+from typing import Any, NamedTuple
+
+import msgspec
+from google.protobuf.wrappers_pb2 import StringValue
 
 from bench.echo import Echo
-from cmdstream import Client, Codec, CommandReceived, JsonCodec, Registry, Reply, Server
+from cmdstream import (
+    Client,
+    Codec,
+    CommandReceived,
+    JsonCodec,
+    MusCodec,
+    Registry,
+    Reply,
+    Server,
+    ServerOptions,
+)
+from cmdstream.codecs.protobuf import ProtobufCodec
+
+CONNECTIONS_MAX = 20_000
 
 
-class EchoCmd(str):
-    """``type EchoCmd string``: in JSON its quotes are two of the 64 bytes."""
+class EchoCmd(msgspec.Struct):
+    """What users write: a class with fields."""
 
-    __slots__ = ()
-
-
-class EchoResult(str):
-    """``type EchoResult string``."""
-
-    __slots__ = ()
+    text: str
 
 
-def json() -> Codec:
-    """Return the JSON codec."""
-    return JsonCodec(Registry([EchoCmd], [EchoResult]))
+class EchoResult(msgspec.Struct):
+    """The same back."""
+
+    text: str
 
 
-async def serve(codec: Codec) -> None:
+class Wire(NamedTuple):
+    """A codec, and how a text is put into its messages and taken out again."""
+
+    codec: Codec
+    ask: Callable[[str], object]
+    answer: Callable[[Any], object]
+    text: Callable[[Any], str]
+    added: int
+    """Bytes of a body beyond the text."""
+
+
+def _answer(command: EchoCmd) -> EchoResult:
+    return EchoResult(command.text)
+
+
+_TYPES = Registry([EchoCmd], [EchoResult])
+
+WIRES = {
+    "json": Wire(
+        JsonCodec(_TYPES), EchoCmd, _answer, attrgetter("text"), len('{"text":""}')
+    ),
+    "mus": Wire(MusCodec(_TYPES), EchoCmd, _answer, attrgetter("text"), 1),
+    "protobuf": Wire(
+        ProtobufCodec(Registry([StringValue], [StringValue])),
+        lambda text: StringValue(value=text),
+        lambda command: StringValue(value=command.value),
+        attrgetter("value"),
+        2,
+    ),
+}
+
+
+async def serve(wire: Wire) -> None:
     """Send back what comes in."""
 
     def answer(received: CommandReceived, reply: Reply) -> None:
-        assert isinstance(received.command, EchoCmd)
-        reply.send_nowait(EchoResult(received.command))
+        reply.send_nowait(wire.answer(received.command))
 
-    async with Server(codec, answer) as server:
+    options = ServerOptions(connections_max=CONNECTIONS_MAX)
+    async with Server(wire.codec, answer, options=options) as server:
         _, port = await server.listen("127.0.0.1", 0)
         print(port, flush=True)
         await server.wait_closed()
 
 
 @asynccontextmanager
-async def calling(codec: Codec, port: int, connections: int) -> AsyncGenerator[Echo]:
+async def calling(wire: Wire, port: int, connections: int) -> AsyncGenerator[Echo]:
     """Call it over *connections*, in turn."""
-    clients = [
-        await Client.connect("127.0.0.1", port, codec) for _ in range(connections)
-    ]
-    turn = 0
+    async with AsyncExitStack() as stack:
+        clients = [
+            await stack.enter_async_context(
+                await Client.connect("127.0.0.1", port, wire.codec)
+            )
+            for _ in range(connections)
+        ]
+        turn = 0
 
-    async def echo(text: str) -> str:
-        nonlocal turn
-        turn += 1
-        answer = await clients[turn % connections].send(EchoCmd(text))
-        assert isinstance(answer, EchoResult)
-        return answer
+        async def echo(text: str) -> str:
+            nonlocal turn
+            turn += 1
+            return wire.text(await clients[turn % connections].send(wire.ask(text)))
 
-    yield echo
-    async with asyncio.TaskGroup() as group:
-        for client in clients:
-            group.create_task(client.aclose())
+        yield echo
