@@ -128,8 +128,7 @@ class Search:
 
     def _run(self, *bounds: str) -> bool:
         began = time.monotonic()
-        prefix = f"-artifact_prefix={self._crash}"
-        done = self._engine(*bounds, prefix, "-print_final_stats=1", str(self._found))
+        done = self._engine(*bounds, "-print_final_stats=1", str(self._found))
         took_s = time.monotonic() - began
         ran = re.search(r"stat::number_of_executed_units:\s*(\d+)", done.stderr)
         runs = int(ran[1]) if ran else 0
@@ -151,7 +150,8 @@ class Search:
     def _engine(self, *options: str) -> subprocess.CompletedProcess[str]:
         """Run the engine to its end."""
         command = [
-            sys.executable, "-m", "tests.fuzz.engine", self._name, *LIMITS, *options,
+            sys.executable, "-m", "tests.fuzz.engine", self._name, str(self._crash),
+            f"-artifact_prefix={self._crash}", *LIMITS, *options,
         ]  # fmt: skip
         return subprocess.run(
             command,

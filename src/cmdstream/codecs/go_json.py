@@ -6,7 +6,8 @@ values along the type they are meant for and applies the rules, so that
 `msgspec.convert` can do the rest:
 
     key in another case         is the field of that name, unless one matches exactly
-    unknown key                 ignored (unless the Struct forbids unknown fields)
+    unknown key                 ignored, whatever its value, if that is JSON at all
+                                (unless the Struct forbids unknown fields)
     several keys for one field  the last one wins (Go merges if the values are objects)
     null                        leaves what is there: the default, or Go's zero value
     missing key                 the default, or Go's zero value
@@ -56,7 +57,7 @@ def parse(body: bytes) -> Any:
     """Parse *body* into None, bools, numbers, strings, lists and `Pairs`.
 
     Raises:
-        ValueError: It is not one JSON value, or a float is out of range.
+        ValueError: It is not one JSON value.
         RecursionError: It is nested too deeply.
     """
     # Go reads each invalid byte as U+FFFD, and a lone surrogate escape likewise. Both
@@ -73,7 +74,7 @@ def shape(value: Any, kind: inspect.Type) -> Any:
         kind: The type it is for, from `msgspec.inspect.type_info`.
 
     Raises:
-        ValueError: An integer does not fit its Go type.
+        ValueError: A number does not fit its Go type.
     """
     if value is None and not _takes_null(kind):
         zero = _zero(kind)
@@ -157,11 +158,10 @@ def _spell_float(value: float) -> str:
     return f"{sign}{digits[:point]}.{digits[point:]}"
 
 
-def _float_in_range(text: str) -> float:
-    value = float(text)
-    if math.isinf(value):
-        raise ValueError(f"number out of range: {text}")
-    return value
+def _whole(text: str) -> int | float:
+    # What no float64 holds is infinite, as in `float`; Python refuses to read more than
+    # some thousand digits, also where nobody wants to know the value.
+    return int(text) if len(text) <= _FLOAT_DIGITS_MAX else math.inf
 
 
 def _refuse_constant(text: str) -> Any:
@@ -172,9 +172,11 @@ def _pairs(pairs: list[tuple[str, Any]]) -> Pairs:
     return Pairs(pairs)
 
 
+_FLOAT_DIGITS_MAX = 310  # the largest float64 has 309
+
 _DECODER = json.JSONDecoder(
     object_pairs_hook=_pairs,
-    parse_float=_float_in_range,
+    parse_int=_whole,
     parse_constant=_refuse_constant,
 )
 
@@ -290,15 +292,16 @@ def _shape_union(value: Any, kind: Any) -> Any:
             member
             for member in kind.types
             if isinstance(member, inspect.DictType)
-            or (
-                isinstance(member, KeyedType)
-                and tags.get(getattr(member, "tag_field", None) or "")
-                == getattr(member, "tag", None)
-            )
+            or (isinstance(member, KeyedType) and _is_tagged(member, tags))
         ]
     else:
         members = [member for member in kind.types if type(value) in _sorts_of(member)]
     return shape(value, members[0]) if members else _shape_plain(value, kind)
+
+
+def _is_tagged(member: KeyedType, tags: dict[str, Any]) -> bool:
+    name = getattr(member, "tag_field", None)
+    return name is None or bool(tags.get(name) == getattr(member, "tag", None))
 
 
 def _sorts_of(kind: inspect.Type) -> tuple[type, ...]:
@@ -345,10 +348,16 @@ def _shape_base64(value: Any, kind: Any) -> Any:
     return _shape_plain(value, kind)
 
 
+def _is_infinite(value: object) -> bool:
+    return isinstance(value, float) and math.isinf(value)
+
+
 def _shape_plain(value: Any, kind: inspect.Type) -> Any:
     """Drop the pairs: nothing below *value* is known to be keyed by field names."""
     if isinstance(value, str):
         return _clean(value)
+    if _is_infinite(value):
+        raise ValueError("number out of range")  # as no infinity can be written
     if isinstance(value, Pairs):
         return {_clean(key): _shape_plain(item, _ANY) for key, item in value}
     if _is_array(value):

@@ -83,7 +83,7 @@ def test_html_is_escaped_and_nothing_else() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    [b"", b"{", b"[1,]", b"1 x", b"NaN", b"-Infinity", b"1e999", b"\xff", b'"\x01"'],
+    [b"", b"{", b"[1,]", b"1 x", b"NaN", b"-Infinity", b"\xff", b'"\x01"'],
 )
 def test_what_is_not_json_is_refused(text: bytes) -> None:
     with pytest.raises(ValueError, match=r"Expect|Extra|JSON|range|control|Illegal"):

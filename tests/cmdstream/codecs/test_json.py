@@ -524,11 +524,12 @@ class Cased(msgspec.Struct):
 scalars = st.sampled_from(
     ["1", "-5", "9223372036854775807", "9223372036854775808", "12345678901234567890123",
      '"9223372036854775808"', "[-9223372036854775809]",
-     "1.0", "0.5", "1e21", "1e-7", "null", "true", '"x"', '"\\u003c"', '"Key"', "[]"],
+     "1.0", "0.5", "1e21", "1e999", "1e-7", "null",
+     "true", '"x"', '"\\u003c"', '"Key"', "[]"],
 )  # fmt: skip
 keys = st.sampled_from(
     ["Key", "key", "KEY", "\u212aey", "\\u004bey", "ratio", "Ratio", "text", "teXt",
-     "inner", "INNER", "more", "mor\\u0065", "other", "a:b", ":"],
+     "", "inner", "INNER", "more", "mor\\u0065", "other", "a:b", ":"],
 )  # fmt: skip
 
 
@@ -560,6 +561,22 @@ def test_the_quick_way_reads_a_body_as_the_rules_do(text: str) -> None:
     body = JsonBody(Cased)
     quick = outcome(body.decode, text.encode())
     assert quick == outcome(body._decode_by_the_rules, text.encode())
+
+
+@pytest.mark.parametrize("number", ["1e999", "-1e999", "9" * 5000])
+def test_a_number_that_nobody_wants_to_know_may_have_any_size(number: str) -> None:
+    body = f'{{"KEY":1,"other":{number}}}'.encode()
+    assert decode(Cased, body) == Cased(1)
+    for key in ("Key", "ratio", "more"):
+        with pytest.raises(DecodeError):
+            decode(Cased, f'{{"KEY":1,"{key}":{number}}}'.encode())
+    with pytest.raises(DecodeError):
+        decode(Cased, f'{{"more":{{"x":{number}}}}}'.encode())
+
+
+def test_an_empty_key_hides_no_number_beyond_int64() -> None:
+    with pytest.raises(DecodeError, match="integer out of range"):
+        decode(Cased, b'{"inner":{"":1,"Key":9223372036854775808}}')
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))
