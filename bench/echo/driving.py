@@ -79,7 +79,7 @@ async def drive(load: EchoLoad) -> Measured | None:
 
 async def idle(port: int, connections: int) -> None:
     """Keep *connections* to a server of ours that has greeted each, and say nothing."""
-    opened = []
+    opened: list[asyncio.StreamWriter] = []
     for _ in range(connections):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         await reader.readexactly(1)  # of its greeting

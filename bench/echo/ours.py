@@ -52,6 +52,14 @@ def _answer(command: EchoCmd) -> EchoResult:
     return EchoResult(command.text)
 
 
+def _message(text: str) -> StringValue:
+    return StringValue(value=text)
+
+
+def _message_back(command: StringValue) -> StringValue:
+    return StringValue(value=command.value)
+
+
 _TYPES = Registry([EchoCmd], [EchoResult])
 
 WIRES = {
@@ -61,8 +69,8 @@ WIRES = {
     "mus": Wire(MusCodec(_TYPES), EchoCmd, _answer, attrgetter("text"), 1),
     "protobuf": Wire(
         ProtobufCodec(Registry([StringValue], [StringValue])),
-        lambda text: StringValue(value=text),
-        lambda command: StringValue(value=command.value),
+        _message,
+        _message_back,
         attrgetter("value"),
         2,
     ),
