@@ -305,6 +305,24 @@ def test_a_name_beyond_ascii_is_matched_in_any_case() -> None:
     assert decode(Wide, '{"GRÖSSE":1,"GRÖẞE":2,"OTHER":4}'.encode()) == Wide(2, 4)
 
 
+def test_a_name_beyond_ascii_is_matched_where_another_hides_behind_a_default() -> None:
+    assert decode(Wide, '{"größe":1, "OTHER":4}'.encode()) == Wide(1, 4)
+
+
+@dataclass
+class Unwritable:
+    """Makes of a field, when it is read, what can't be written."""
+
+    name: Any
+
+    def __post_init__(self) -> None:
+        self.name = self.__class__
+
+
+def test_what_can_not_be_written_can_be_read() -> None:
+    assert decode(Unwritable, b'{"name":1}').name is Unwritable
+
+
 def test_a_field_without_a_zero_value_has_to_be_there() -> None:
     with pytest.raises(DecodeError, match="missing required field `colour`"):
         decode(Painted, b"{}")
