@@ -86,7 +86,7 @@ stress: $(STAMP) ## clients, servers and real faults for MINUTES=1; SEED=7 for o
 coverage: $(STAMP) ## branch coverage; the pure core and the journal must have all of it
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest --numprocesses auto --dist loadgroup \
-	  --ignore=tests/integration --ignore=tests/cli \
+	  --ignore=tests/integration --ignore=tests/cli --ignore=tests/gateways \
 	  --ignore=tests/examples --ignore=tests/torture --ignore=tests/interop \
 	  --ignore=tests/simulation/test_planted_bugs.py --ignore=tests/stress
 	$(BIN)/coverage run -m pytest --numprocesses auto --dist loadgroup \
