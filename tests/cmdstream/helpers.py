@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import msgspec
+from tests.streams import StreamServer
 
 from cmdstream import (
     Client,
@@ -331,31 +332,21 @@ class RawServer:
         sock: socket.socket | None = None,
     ) -> None:
         """Listen on *sock*, which is bound, or on a free port."""
-        self._talk = talk
-        self._sock = sock
-        self._peers: set[asyncio.Task[None] | None] = set()
-        self.port = 0
+
+        async def serve(
+            reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        ) -> None:
+            await talk(RawPeer(reader, writer))
+
+        self._server = StreamServer(serve, sock)
 
     async def __aenter__(self) -> Self:
-        if self._sock is None:
-            self._sock = socket.socket()
-            self._sock.bind(("127.0.0.1", 0))
-        self._server = await asyncio.start_server(self._serve, sock=self._sock)
-        self.port = self._server.sockets[0].getsockname()[1]
+        await self._server.__aenter__()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._server.close()
-        await self._server.wait_closed()
-        await until(lambda: not self._peers)
+        await self._server.__aexit__()
 
-    async def _serve(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        self._peers.add(asyncio.current_task())
-        peer = RawPeer(reader, writer)
-        try:
-            await self._talk(peer)
-        finally:
-            await peer.aclose()
-            self._peers.discard(asyncio.current_task())
+    @property
+    def port(self) -> int:
+        return self._server.port

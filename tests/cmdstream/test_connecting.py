@@ -1,6 +1,7 @@
 """Making a connection through TLS; without it: `test_client.py`."""
 
 import asyncio
+import socket
 import ssl
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ from tests.cmdstream.helpers import (
     serving,
     until,
 )
+from tests.streams import StreamServer
 
 from cmdstream import (
     Client,
@@ -159,15 +161,16 @@ def test_a_unix_socket_may_carry_tls_to_a_server_that_is_named(
             await reader.read(1)
             writer.write(b"\x01\x00\x013")
             await reader.read(-1)
-            writer.close()
 
-        server = await asyncio.start_unix_server(talk, path, ssl=context)
+        listening = socket.socket(socket.AF_UNIX)
+        listening.bind(path)
         options = ClientOptions(tls_server_name="localhost")
-        async with await Client.connect_unix(
-            path, CODEC, tls=trusting, options=options
-        ) as client:
+        async with (
+            StreamServer(talk, listening, context),
+            await Client.connect_unix(
+                path, CODEC, tls=trusting, options=options
+            ) as client,
+        ):
             assert await client.send(AddCmd(1, 2)) == CalcResult(3)
-        server.close()
-        await server.wait_closed()
 
     run(main())

@@ -9,6 +9,8 @@ import asyncio
 import socket
 from typing import Self
 
+from tests.streams import Listener, with_streams
+
 __all__ = ["Relay"]
 
 
@@ -32,10 +34,9 @@ class Relay:
         self._keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._keeper.bind(("127.0.0.1", 0))
         self.port: int = self._keeper.getsockname()[1]
-        self._server: asyncio.Server | None = None
+        self._listener = Listener(with_streams(self._serve))
+        self._stopped = True
         self._writers: set[asyncio.StreamWriter] = set()
-        self._idle = asyncio.Event()
-        self._idle.set()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -47,15 +48,15 @@ class Relay:
 
     async def start(self) -> None:
         """Take connections."""
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self._stopped = False
+        self._listener.listen(socket.create_server(("127.0.0.1", self.port)))
 
     async def stop(self) -> None:
         """Cut all connections and refuse new ones."""
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+        self._stopped = True
+        self._listener.close()
         self.cut()
-        await self._idle.wait()
+        await self._listener.wait_idle()
 
     def cut(self) -> None:
         """Break all connections at once, with a reset."""
@@ -68,11 +69,12 @@ class Relay:
         self.accepted += 1
         ends = {writer}
         self._writers |= ends
-        self._idle.clear()
         try:
             there, back = await asyncio.open_connection("127.0.0.1", self.upstream)
             ends.add(back)
             self._writers |= ends
+            if self._stopped:  # while the client came, or the way on was made
+                self.cut()
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._pump(reader, back))
                 group.create_task(self._answer(there, writer))
@@ -80,8 +82,6 @@ class Relay:
             writer.transport.abort()
         finally:
             self._writers -= ends
-            if not self._writers:
-                self._idle.set()
 
     async def _pump(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter

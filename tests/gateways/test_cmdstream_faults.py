@@ -4,7 +4,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -20,6 +20,7 @@ from tests.gateways.test_cmdstream import (
     saying,
     serving,
 )
+from tests.streams import StreamServer
 
 from cmdstream import (
     Reply,
@@ -44,37 +45,20 @@ class Greeter:
     def __init__(self, greeting: bytes) -> None:
         self.arrived: asyncio.Queue[asyncio.StreamWriter] = asyncio.Queue()
         self._greeting = greeting
-        self._open = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
 
     async def __call__(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        self._open += 1
-        self._idle.clear()
         writer.write(self._greeting)
         self.arrived.put_nowait(writer)
-        with suppress(ConnectionError):
-            await reader.read()
-        writer.close()
-        self._open -= 1
-        if not self._open:
-            self._idle.set()
-
-    async def left_alone(self) -> None:
-        """Wait until every client has gone."""
-        await self._idle.wait()
+        await reader.read()
 
 
 @asynccontextmanager
 async def greeting(greeter: Greeter) -> AsyncGenerator[str]:
     """Give the address."""
-    server = await asyncio.start_server(greeter, "127.0.0.1", 0)
-    async with server:
-        host, port = server.sockets[0].getsockname()
-        yield f"{host}:{port}"
-        await greeter.left_alone()
+    async with StreamServer(greeter) as server:
+        yield f"127.0.0.1:{server.port}"
 
 
 async def expect_delay(gateway: Payments, match: str) -> None:

@@ -15,6 +15,7 @@ from tests.gateways.faults import make_certificate, no_descriptors
 from tests.gateways.grpc_peer import Context, handlers, serving
 from tests.gateways.relay import Relay
 from tests.gateways.test_grpc import REQUEST, STEP, Payments
+from tests.streams import StreamServer
 
 from coordinator.context import in_step
 from coordinator.errors import CommandDelayed
@@ -50,12 +51,9 @@ async def answering(answer: bytes) -> AsyncGenerator[str]:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1)
         writer.write(answer)
-        writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    async with server:
-        host, port = server.sockets[0].getsockname()
-        yield f"{host}:{port}"
+    async with StreamServer(serve) as server:
+        yield f"127.0.0.1:{server.port}"
 
 
 def tls(**more: Any) -> GrpcOptions:

@@ -6,7 +6,7 @@ import ssl
 import subprocess
 import sys
 from collections.abc import AsyncGenerator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from tests.gateways.conformance import (
     Seen,
 )
 from tests.gateways.faults import make_certificate
+from tests.streams import Listener
 
 from coordinator.context import StepContext, in_step
 from coordinator.errors import CommandDelayed, Refused
@@ -54,6 +55,24 @@ class Payments(HttpGateway):
         await self.post("/refund", {"payment": paid.id})
 
 
+async def listening(
+    runner: web.AppRunner, port: int, tls: ssl.SSLContext | None = None
+) -> Listener:
+    """Let *runner* serve who comes to *port*, 0 for a free one."""
+    await runner.setup()
+    server = runner.server
+    assert server is not None
+
+    async def take(sock: socket.socket) -> None:
+        with suppress(ConnectionError, ssl.SSLError):  # as the client wants it
+            loop = asyncio.get_running_loop()
+            await loop.connect_accepted_socket(server, sock, ssl=tls)
+
+    listener = Listener(take)
+    listener.listen(socket.create_server(("127.0.0.1", port)))
+    return listener
+
+
 class HttpPeer:
     """The peer behind a real server on a port of its own."""
 
@@ -71,12 +90,13 @@ class HttpPeer:
         app = web.Application()
         app.router.add_post("/charge", self.charge)
         self.runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.01)
-        await self.runner.setup()
-        await web.TCPSite(self.runner, "127.0.0.1", self.port).start()
+        self.listener = await listening(self.runner, self.port)
 
     async def stop(self) -> None:
         if self.runner is not None:
             runner, self.runner = self.runner, None
+            self.listener.close()
+            await self.listener.wait_idle()
             for transport in self.open:
                 assert isinstance(transport, asyncio.Transport)
                 transport.abort()
@@ -157,11 +177,12 @@ async def serving(
     runner = web.AppRunner(
         app, access_log=None, shutdown_timeout=0.01, auto_decompress=False
     )
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
+    listener = await listening(runner, 0, tls)
     try:
-        yield f"http{'s' if tls else ''}://127.0.0.1:{runner.addresses[0][1]}"
+        yield f"http{'s' if tls else ''}://127.0.0.1:{listener.port}"
     finally:
+        listener.close()
+        await listener.wait_idle()
         await runner.cleanup()
 
 

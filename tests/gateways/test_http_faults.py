@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 import aiohttp
 import pytest
 from tests.gateways.faults import no_descriptors
+from tests.streams import StreamServer
 
 from coordinator.context import StepContext, in_step
 from coordinator.errors import CommandDelayed
@@ -28,12 +29,9 @@ async def answering(answer: bytes) -> AsyncGenerator[str]:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1)
         writer.write(answer)
-        writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    async with server:
-        host, port = server.sockets[0].getsockname()
-        yield f"http://{host}:{port}"
+    async with StreamServer(serve) as server:
+        yield f"http://127.0.0.1:{server.port}"
 
 
 def http(status: str, body: bytes) -> bytes:
