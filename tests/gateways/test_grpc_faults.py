@@ -1,7 +1,6 @@
 """gRPC where something is out of order: TLS, sizes, descriptors, connections."""
 
 import asyncio
-import shutil
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,8 +9,9 @@ from typing import Any
 import grpc
 import msgspec
 import pytest
+from tests.certificates import Authority, Pair, needs_openssl
 from tests.gateways.conformance import LONG_S, Paid
-from tests.gateways.faults import make_certificate, no_descriptors
+from tests.gateways.faults import no_descriptors
 from tests.gateways.grpc_peer import Context, handlers, serving
 from tests.gateways.relay import Relay
 from tests.gateways.test_grpc import REQUEST, STEP, Payments
@@ -21,10 +21,6 @@ from coordinator.context import in_step
 from coordinator.errors import CommandDelayed
 from coordinator.gateways import MisconfiguredError, UnreadableAnswerError
 from coordinator.gateways.grpc import GrpcOptions
-
-needs_openssl = pytest.mark.skipif(
-    shutil.which("openssl") is None, reason="makes a certificate"
-)
 
 
 async def paid(content: bytes, context: Context) -> bytes:
@@ -54,6 +50,11 @@ async def answering(answer: bytes) -> AsyncGenerator[str]:
 
     async with StreamServer(serve) as server:
         yield f"127.0.0.1:{server.port}"
+
+
+def contents(pair: Pair) -> tuple[bytes, bytes]:
+    """Return key and certificate, as gRPC wants them."""
+    return pair.key.read_bytes(), pair.certificate.read_bytes()
 
 
 def tls(**more: Any) -> GrpcOptions:
@@ -169,8 +170,8 @@ def test_a_refusal_that_is_too_big_to_be_read_is_for_a_person() -> None:
 
 @needs_openssl
 def test_a_certificate_is_trusted_only_if_the_options_say_so(tmp_path: Path) -> None:
-    made = make_certificate(tmp_path)
-    server = grpc.ssl_server_credentials([(made.key, made.pem)])
+    authority = Authority(tmp_path)
+    server = grpc.ssl_server_credentials([contents(authority.issue("server"))])
 
     async def main() -> None:
         async with serving(paid, server) as port:
@@ -182,7 +183,7 @@ def test_a_certificate_is_trusted_only_if_the_options_say_so(tmp_path: Path) -> 
                 ):
                     await gateway.charge("o-1", 5)
                 assert gateway.health().failures == 1
-            options = tls(root_certificates=made.pem)
+            options = tls(root_certificates=authority.certificate.read_bytes())
             async with Payments(target, options=options) as gateway:
                 with in_step(STEP):
                     assert await gateway.charge("o-1", 5) == Paid("p-1", 5)
@@ -192,18 +193,17 @@ def test_a_certificate_is_trusted_only_if_the_options_say_so(tmp_path: Path) -> 
 
 @needs_openssl
 def test_a_service_that_wants_a_certificate_is_shown_ours(tmp_path: Path) -> None:
-    made = make_certificate(tmp_path)
-    ours = make_certificate(tmp_path, "ours")
+    authority = Authority(tmp_path)
+    trusted = authority.certificate.read_bytes()
+    key, chain = contents(authority.issue("ours"))
     server = grpc.ssl_server_credentials(
-        [(made.key, made.pem)], ours.pem, require_client_auth=True
+        [contents(authority.issue("server"))], trusted, require_client_auth=True
     )
 
     async def main() -> None:
         async with serving(paid, server) as port:
             options = tls(
-                root_certificates=made.pem,
-                private_key=ours.key,
-                certificate_chain=ours.pem,
+                root_certificates=trusted, private_key=key, certificate_chain=chain
             )
             async with Payments(f"127.0.0.1:{port}", options=options) as gateway:
                 with in_step(STEP):

@@ -1,6 +1,5 @@
 import asyncio
 import gzip
-import shutil
 import socket
 import ssl
 import subprocess
@@ -16,6 +15,7 @@ import msgspec
 import pytest
 from aiohttp import web
 from aiohttp.client_reqrep import ConnectionKey
+from tests.certificates import Authority, needs_openssl
 from tests.gateways.conformance import (
     LONG_S,
     Act,
@@ -26,7 +26,6 @@ from tests.gateways.conformance import (
     Scene,
     Seen,
 )
-from tests.gateways.faults import make_certificate
 from tests.streams import Listener
 
 from coordinator.context import StepContext, in_step
@@ -611,12 +610,12 @@ def test_what_is_not_of_http_passes_unchanged() -> None:
     assert HttpGateway("https://h", name="shop").translate(bug) is bug
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="makes a certificate")
+@needs_openssl
 def test_a_certificate_is_trusted_only_if_the_options_say_so(tmp_path: Path) -> None:
-    certificate = make_certificate(tmp_path)
+    authority = Authority(tmp_path)
     server_tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    server_tls.load_cert_chain(certificate.path, certificate.key_path)
-    client_tls = ssl.create_default_context(cafile=str(certificate.path))
+    server_tls.load_cert_chain(*authority.issue("server"))
+    client_tls = ssl.create_default_context(cafile=str(authority.certificate))
 
     async def main() -> None:
         async with serving(echo, server_tls) as base_url:
