@@ -5,6 +5,8 @@ The second half is about Go's core as it is in the version of go.mod. It is here
 """
 
 import asyncio
+import json
+from random import Random
 from typing import Any
 
 import pytest
@@ -19,7 +21,8 @@ from tests.cmdstream.helpers import (
 )
 from tests.interop.peers import GoError, go_client, go_server
 from tests.interop.test_calls import answers, each_wire, our_client, serving
-from tests.interop.wires import WIRES, CancelCmd, PanicCmd, Wire
+from tests.interop.values import everything
+from tests.interop.wires import REGISTRY, WIRES, CancelCmd, MirrorCmd, PanicCmd, Wire
 
 from cmdstream import (
     ConnectionClosedError,
@@ -116,6 +119,85 @@ def test_a_negative_seq_is_answered_by_go_and_not_by_us(peer: str) -> None:
             async with await RawPeer.connect(theirs.port) as raw:
                 await raw.send(frame)
                 assert await raw.receive(13) == NEGATIVE + b"\x00\x013"
+
+    run(main())
+
+
+# Numbers that no float64 and no int64 holds: nobody minds them where nobody reads them.
+
+BIG = {
+    "an exponent": b"1e999",
+    "a negative exponent": b"-1E+999",
+    "a fraction": b"1" + b"0" * 400 + b".5",
+    "an integer": b"-" + b"9" * 400,
+    "more digits than Python reads": b"9" * 10_000,
+}
+PLACES = {
+    "a value": b"%s",
+    "in a list": b"[1,[%s]]",
+    "in an object": b'{"key":{"":%s}}',
+}
+
+each_place = pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
+each_number = pytest.mark.parametrize("number", BIG.values(), ids=BIG)
+
+
+@each_place
+@each_number
+def test_a_number_under_an_unknown_key_may_be_as_big_as_it_likes(
+    peer: str, number: bytes, place: bytes
+) -> None:
+    unknown = b',"unknown":' + place % number + b"}"
+    command = add(b'{"A":1,"B":2' + unknown)
+    body = b'{"value":7,"last":true' + unknown
+
+    async def answer_with_more(raw: RawPeer) -> None:
+        await raw.send(GREETING)
+        await raw.receive(1)
+        await raw.send(b"\x01\x02" + write_size(len(body)) + body)
+        await raw.rest()
+
+    async def main() -> None:
+        async with serving(JSON) as ours, go_server(peer, "json") as theirs:
+            _, port = await ours.listen("127.0.0.1", 0)
+            for at in (port, theirs.port):
+                async with await RawPeer.connect(at) as raw:
+                    await raw.send(command)
+                    assert await raw.receive(4) == b"\x01\x00\x013"
+        name, range_of = JSON.stream(7, 1)
+        async with RawServer(answer_with_more) as raw:
+            async with our_client(JSON, raw.port) as client:
+                results = [
+                    JSON.plain(result)
+                    async for result in client.stream(JSON.make(name, range_of))
+                ]
+                assert results == [{"value": 7, "last": True}]
+            async with go_client(peer, "json", raw.port) as go:
+                assert await go.send(name, range_of) == results
+
+    run(main())
+
+
+@each_number
+def test_a_number_that_is_too_big_for_its_field_ends_the_connection(
+    peer: str, number: bytes
+) -> None:
+    _, whole = JSON.mirror(everything(Random(1)))
+    whole["value"]["fraction"] = "here"
+
+    def with_fraction(fraction: bytes) -> bytes:
+        body = json.dumps(whole).encode().replace(b'"here"', fraction)
+        tag = REGISTRY.commands.index(MirrorCmd)
+        return b"\x01" + write_size(tag) + write_size(len(body)) + body
+
+    async def main() -> None:
+        async with serving(JSON) as ours, go_server(peer, "json") as theirs:
+            _, port = await ours.listen("127.0.0.1", 0)
+            for at in (port, theirs.port):
+                async with await RawPeer.connect(at) as raw:
+                    await raw.send(with_fraction(b"1e99"))
+                    assert await raw.receive(1) == b"\x01"
+                assert await is_hung_up_on(at, with_fraction(number))
 
     run(main())
 

@@ -27,7 +27,16 @@ from cmdstream import Codec, JsonCodec, MusCodec, Registry, ResultType
 from cmdstream.codecs.mus import Float, Int, Time, Uint
 from cmdstream.codecs.protobuf import ProtobufCodec
 
-__all__ = ["REGISTRY", "WIRES", "CancelCmd", "PanicCmd", "Plain", "Wire", "read_json"]
+__all__ = [
+    "REGISTRY",
+    "WIRES",
+    "CancelCmd",
+    "MirrorCmd",
+    "PanicCmd",
+    "Plain",
+    "Wire",
+    "read_json",
+]
 
 Plain = dict[str, Any]
 
