@@ -23,6 +23,7 @@ from tests.cmdstream.helpers import (
     serving,
     until,
 )
+from tests.lacking import lack
 from tests.processes import TIMEOUT_S
 
 from cmdstream import ConnectionClosedError, Server
@@ -267,7 +268,7 @@ def test_a_peer_whose_machine_vanished_is_found_out() -> None:
                 peer.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)
             except PermissionError:
                 peer.close()
-                pytest.skip("needs CAP_NET_ADMIN to make a connection vanish")
+                lack("needs CAP_NET_ADMIN to make a connection vanish")
             peer.close()
             (client,) = server._clients
             await client.wait_closed()
