@@ -200,6 +200,8 @@ class Registry:
             rule = self._rules[type(result)]
         except KeyError:
             raise unregistered("result", result, self._rules) from None
+        if rule is True:
+            return True
         return rule if isinstance(rule, bool) else bool(rule(result))
 
 

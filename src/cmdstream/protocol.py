@@ -22,6 +22,7 @@ empty ServerInfo.
 """
 
 from collections.abc import Callable
+from typing import TypeAlias
 
 from cmdstream.codec import Codec, Decoded, Unfinished
 from cmdstream.errors import (
@@ -55,20 +56,28 @@ _PING_RECEIVED = PingReceived()
 _PONG_RECEIVED = PongReceived()
 
 
+Decode: TypeAlias = Callable[[Buffer, int], Decoded | Unfinished | int]
+
+
 class _Inbox:
     """Received bytes that are not yet consumed, and how far they must reach."""
 
-    def __init__(self) -> None:
+    def __init__(self, decode: Decode) -> None:
         self.data: Buffer = b""
         self.offset = 0  # everything before it is consumed
         self.needed = 1  # bytes from offset on, before another look is worth it
-        # Goes on with a body whose end the codec has to look for; None to begin anew.
-        self.resume: Callable[[Buffer, int], Decoded | Unfinished] | None = None
-        self.error: RemoteProtocolError | None = None
+        self.decode = (
+            decode  # or what goes on with a body whose end has to be looked for
+        )
+        self._decode_anew = decode
+        self._error: RemoteProtocolError | None = None
+
+    def check(self) -> None:
+        if self._error is not None:
+            raise self._error
 
     def add(self, data: bytes) -> None:
-        if self.error is not None:
-            raise self.error
+        self.check()
         if self.offset == len(self.data):
             self.data = data  # the usual case: whole frames, and nothing is copied
         else:
@@ -81,22 +90,23 @@ class _Inbox:
             self.data += data
         self.offset = 0
 
+    def begin_anew(self) -> None:
+        self.needed, self.decode = 1, self._decode_anew
+
     def wait_for(self, end: int | Unfinished) -> None:
         if isinstance(end, Unfinished):
-            self.resume, end = end.resume, end.needed
+            self.decode, end = end.resume, end.needed
         self.needed = end - self.offset
 
     def wait_for_more(self) -> None:
         self.needed = len(self.data) - self.offset + 1
 
     def fail(self, error: RemoteProtocolError) -> None:
-        self.error = error
-        self.data, self.offset, self.resume = b"", 0, None
-        self.needed = 0  # so that `next_event` looks again, and finds the error
+        self._error = error
+        self.data, self.offset, self.decode = b"", 0, self._decode_anew
 
     def end(self) -> None:
-        if self.error is not None:
-            raise self.error
+        self.check()
         if kept := len(self.data) - self.offset:
             self.fail(
                 RemoteProtocolError(
@@ -123,9 +133,9 @@ class ServerConnection:
             LocalProtocolError: *server_info* is empty or too long.
         """
         _check_server_info(server_info)
-        self._codec = codec
+        self._encode = codec.encode_result
         self._greeting = write_size(len(server_info)) + server_info
-        self._inbox = _Inbox()
+        self._inbox = _Inbox(codec.decode_command)
 
     @property
     def is_between_frames(self) -> bool:
@@ -152,13 +162,32 @@ class ServerConnection:
                 connection. Events given before stay valid.
         """
         inbox = self._inbox
-        if len(inbox.data) - inbox.offset < inbox.needed:
+        data, start = inbox.data, inbox.offset
+        if len(data) - start < inbox.needed:
+            inbox.check()
             return None
         try:
-            return self._read_frame(inbox)
+            if (found := read_size(data, start)) is None:
+                inbox.wait_for_more()
+                return None
+            seq, position = found
+            if seq == 0:
+                inbox.offset = position
+                return _PING_RECEIVED
+            decode = inbox.decode
+            decoded = decode(data, position)
         except RemoteProtocolError as error:
             inbox.fail(error)
             raise
+        if not isinstance(decoded, Decoded):
+            inbox.wait_for(decoded)
+            return None
+        inbox.offset = end = decoded.end
+        if inbox.needed != 1:
+            inbox.begin_anew()
+        return CommandReceived(
+            seq, decoded.tag, decoded.value, decoded.body, end - start
+        )
 
     def receive_eof(self) -> None:
         """Take in that the peer will send nothing more.
@@ -174,31 +203,11 @@ class ServerConnection:
         Raises:
             EncodeError: *result* cannot be sent; the connection is unharmed.
         """
-        return write_size(seq) + self._codec.encode_result(result)
+        return write_size(seq) + self._encode(result)
 
     def send_pong(self) -> bytes:
         """Encode the answer to a ping."""
         return _PING
-
-    def _read_frame(self, inbox: _Inbox) -> ServerEvent | None:
-        if inbox.error is not None:
-            raise inbox.error
-        start = inbox.offset
-        if (found := read_size(inbox.data, start)) is None:
-            inbox.wait_for_more()
-            return None
-        seq, position = found
-        if seq == 0:
-            inbox.offset, inbox.needed = position, 1
-            return _PING_RECEIVED
-        decoded = (inbox.resume or self._codec.decode_command)(inbox.data, position)
-        if not isinstance(decoded, Decoded):
-            inbox.wait_for(decoded)
-            return None
-        inbox.offset, inbox.needed, inbox.resume = decoded.end, 1, None
-        return CommandReceived(
-            seq, decoded.tag, decoded.value, decoded.body, decoded.end - start
-        )
 
 
 class ClientConnection:
@@ -231,9 +240,9 @@ class ClientConnection:
         _check_server_info(server_info)
         self.next_seq = next_seq
         self.greeted = False
-        self._codec = codec
+        self._encode, self._is_last = codec.encode_command, codec.is_last
         self._server_info = server_info
-        self._inbox = _Inbox()
+        self._inbox = _Inbox(codec.decode_result)
 
     def receive_data(self, data: bytes) -> None:
         """Take in what arrived; then ask `next_event`.
@@ -252,13 +261,35 @@ class ClientConnection:
             ServerInfoMismatchError: It is not the server we are looking for.
         """
         inbox = self._inbox
-        if len(inbox.data) - inbox.offset < inbox.needed:
+        data, start = inbox.data, inbox.offset
+        if len(data) - start < inbox.needed:
+            inbox.check()
             return None
+        seq = None
         try:
-            return self._read_frame(inbox) if self.greeted else self._read_info(inbox)
+            if not self.greeted:
+                return self._read_info(inbox)
+            if (found := read_size(data, start)) is None:
+                inbox.wait_for_more()
+                return None
+            seq, position = found
+            if seq == 0:
+                inbox.offset = position
+                return _PONG_RECEIVED
+            decode = inbox.decode
+            decoded = decode(data, position)
         except RemoteProtocolError as error:
+            error.seq = seq
             inbox.fail(error)
             raise
+        if not isinstance(decoded, Decoded):
+            inbox.wait_for(decoded)
+            return None
+        inbox.offset = end = decoded.end
+        if inbox.needed != 1:
+            inbox.begin_anew()
+        value, is_last = decoded.value, self._is_last
+        return ResultReceived(seq, value, is_last(value), end - start)
 
     def receive_eof(self) -> None:
         """Take in that the server will send nothing more.
@@ -281,7 +312,8 @@ class ClientConnection:
         if not self.greeted:
             raise LocalProtocolError("command before the server info has arrived")
         seq = self.next_seq
-        frame = write_size(seq) + self._codec.encode_command(command)
+        encode = self._encode
+        frame = write_size(seq) + encode(command)
         self.next_seq = seq + 1
         return seq, frame
 
@@ -296,8 +328,6 @@ class ClientConnection:
         return _PING
 
     def _read_info(self, inbox: _Inbox) -> ServerInfoReceived | None:
-        if inbox.error is not None:
-            raise inbox.error
         if (found := read_size(inbox.data, inbox.offset)) is None:
             inbox.wait_for_more()
             return None
@@ -313,32 +343,10 @@ class ClientConnection:
         info = bytes(inbox.data[start:end])
         if info != self._server_info:
             raise ServerInfoMismatchError(self._server_info, info)
-        inbox.offset, inbox.needed = end, 1
+        inbox.offset = end
+        inbox.begin_anew()
         self.greeted = True
         return ServerInfoReceived(info)
-
-    def _read_frame(self, inbox: _Inbox) -> ResultReceived | PongReceived | None:
-        if inbox.error is not None:
-            raise inbox.error
-        start = inbox.offset
-        if (found := read_size(inbox.data, start)) is None:
-            inbox.wait_for_more()
-            return None
-        seq, position = found
-        if seq == 0:
-            inbox.offset, inbox.needed = position, 1
-            return _PONG_RECEIVED
-        try:
-            decoded = (inbox.resume or self._codec.decode_result)(inbox.data, position)
-        except RemoteProtocolError as error:
-            error.seq = seq
-            raise
-        if not isinstance(decoded, Decoded):
-            inbox.wait_for(decoded)
-            return None
-        inbox.offset, inbox.needed, inbox.resume = decoded.end, 1, None
-        is_last = self._codec.is_last(decoded.value)
-        return ResultReceived(seq, decoded.value, is_last, decoded.end - start)
 
 
 def _check_server_info(server_info: bytes) -> None:

@@ -12,6 +12,7 @@ A uvarint of 64 bits has at most 10 bytes and the tenth is at most 01. A longer 
 a small value (``81 00`` for 1) is accepted, since Go accepts it; we never write one.
 """
 
+import functools
 from typing import TypeAlias
 
 from cmdstream.errors import EncodeError, RemoteProtocolError
@@ -33,7 +34,8 @@ INT64_MIN = -(2**63)
 
 Buffer: TypeAlias = bytes | bytearray
 
-_ONE_BYTE = [bytes((value,)) for value in range(0x80)]
+_ONLY = [bytes((value,)) for value in range(0x80)]
+_FIRST = [bytes((value | 0x80,)) for value in range(0x80)]
 
 
 def write_uvarint(value: int) -> bytes:
@@ -84,14 +86,18 @@ def write_size(value: int) -> bytes:
     Raises:
         EncodeError: *value* is negative or does not fit 63 bits.
     """
-    if not 0 <= value <= INT64_MAX:
+    if value >= 0x80:
+        return _FIRST[value & 0x7F] + _rest_of_size(value >> 7)
+    if value < 0:
         raise EncodeError(f"size out of range: {value}")
-    if value < 0x80:
-        return _ONE_BYTE[value]
-    if value < 0x4000:
-        return bytes((value & 0x7F | 0x80, value >> 7))
-    if value < 0x200000:
-        return bytes((value & 0x7F | 0x80, value >> 7 & 0x7F | 0x80, value >> 14))
+    return _ONLY[value]
+
+
+# Seqs count up: all but the first byte of one is that of its neighbours.
+@functools.lru_cache(maxsize=1024)
+def _rest_of_size(value: int) -> bytes:
+    if value > INT64_MAX >> 7:
+        raise EncodeError(f"size out of range: {value << 7} or more")
     return write_uvarint(value)
 
 
@@ -101,16 +107,20 @@ def read_size(data: Buffer, offset: int) -> tuple[int, int] | None:
     Raises:
         RemoteProtocolError: It is negative, or see `read_uvarint`.
     """
-    # One byte is the form of short lengths, two or three of most seqs: read without a
+    # One byte is the form of short lengths, two to four of most seqs: read without a
     # loop, as this is called for every frame.
-    left = len(data) - offset
-    if left > 0 and (first := data[offset]) < 0x80:
-        return first, offset + 1
-    if left > 1 and (second := data[offset + 1]) < 0x80:
-        return data[offset] & 0x7F | second << 7, offset + 2
-    if left > 2 and (third := data[offset + 2]) < 0x80:
-        low = data[offset] & 0x7F | (data[offset + 1] & 0x7F) << 7
-        return low | third << 14, offset + 3
+    try:
+        if (first := data[offset]) < 0x80:
+            return first, offset + 1
+        if (second := data[offset + 1]) < 0x80:
+            return first & 0x7F | second << 7, offset + 2
+        if (third := data[offset + 2]) < 0x80:
+            return first & 0x7F | (second & 0x7F) << 7 | third << 14, offset + 3
+        if (fourth := data[offset + 3]) < 0x80:
+            low = first & 0x7F | (second & 0x7F) << 7 | (third & 0x7F) << 14
+            return low | fourth << 21, offset + 4
+    except IndexError:
+        return None
     if (found := read_uvarint(data, offset)) is None:
         return None
     if found[0] > INT64_MAX:

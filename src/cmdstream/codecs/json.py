@@ -98,11 +98,17 @@ class JsonBody:
             plain, dec_hook=_decode_scalar
         )
         self._read: Callable[[bytes], Any] = decoder.decode
+        # The encoder itself where nothing needs to be tried twice, see `_write`.
+        self._write: Callable[[object], bytes] = (
+            _write if any(map(_may_have_keys, kinds)) else _ENCODER.encode
+        )
         self._has_parts = not isinstance(self._kind, _SCALAR_KINDS)
         self._has_foreign_key = _key_search(kinds)
+        self._quotes = _quotes_of(self._kind)
         self._has_floats = any(_may_hold(kind, float) for kind in kinds)
         self._has_integers = any(_may_hold(kind, int) for kind in kinds)
         self._has_times = any(_may_hold(kind, dt.datetime) for kind in kinds)
+        self._has_numbers = self._has_floats or self._has_integers or self._has_times
         self._reads_times = any(
             isinstance(kind, inspect.DateTimeType) for kind in kinds
         )
@@ -115,25 +121,24 @@ class JsonBody:
         for a small part of what a connection that Go hangs up on would cost.
         """
         try:
-            text = _write(value if self._plain is None else self._plain(value))
-            sorts = text.translate(_SORTS)
-            if self._has_integers and _is_long(text, sorts):
-                go_json.shape(go_json.parse(text), self._kind)
-            if self._has_floats:
-                if b"null" in text:  # which is what NaN and infinity become
-                    _refuse_what_go_cannot_read(value)
-                if _EXPONENT in sorts or b".0" in text:
-                    text = go_json.respell_floats(text)
-            if self._has_times and _NAIVE_TIME.search(text):
-                _refuse_what_go_cannot_read(value)
+            write, plain = self._write, self._plain
+            text = write(value if plain is None else plain(value))
+            if self._has_numbers:
+                text = self._spelled(value, text)
             if self._has_parts:
-                self._read_back(text)
+                read = self._read
+                try:
+                    read(text)
+                except Exception:  # noqa: BLE001 -- the rules tell what is wrong
+                    self._decode_by_the_rules(text)
         except (
             Exception
         ) as error:  # whatever a property of the user's class raises, too
             name = self._type.__qualname__
             raise EncodeError(f"{name} has no JSON form: {error}") from error
-        return go_json.escape_html(text) if _TO_ESCAPE in sorts else text
+        if _LESS in text or _MORE in text or _AND in text or _E2 in text:
+            return go_json.escape_html(text)
+        return text
 
     def decode(self, body: bytes) -> object:
         """See `cmdstream.codecs.tagged.Body.decode`.
@@ -148,36 +153,48 @@ class JsonBody:
         * nothing else: nulls, missing fields and bad text fail in msgspec, unknown keys
           and exact duplicates are treated alike.
 
-        A body that we would write ourselves has no foreign key, and to write it is
-        quicker than to search it. Each of these tests may raise a false alarm, which
-        costs time; it may not miss one.
+        A body that has the quotes of all the fields, and no others, has no foreign key;
+        nor has one that we would write ourselves, and to write it is quicker than to
+        search it. Each of these tests may raise a false alarm, which costs time; it may
+        not miss one.
         """
         try:
-            value = self._read(body)
-            if self._make is not None:
-                value = self._make(value)
-        except Exception:  # noqa: BLE001 -- the rules tell what is wrong
-            return self._decode_by_the_rules(body)
-        if self._may_differ(value, body):
-            return self._decode_by_the_rules(body)
-        return value
+            read, make = self._read, self._make
+            value = read(body)
+            if make is not None:
+                value = make(value)
+            if not (
+                (self._has_integers and _is_long(body, body.translate(_SORTS)))
+                or (self._reads_times and _naive_time(body))
+                or (
+                    self._has_foreign_key is not None
+                    and (self._quotes is None or body.count(_QUOTE) != self._quotes)
+                    and self._write(value) != body
+                    and self._has_foreign_key(body)
+                )
+            ):
+                return value
+        except Exception:  # noqa: BLE001, S110 -- the rules tell what is wrong
+            pass  # whatever a property of the user's class raises, too
+        return self._decode_by_the_rules(body)
 
-    def _may_differ(self, value: object, body: bytes) -> object:
-        return (
-            (self._has_integers and _is_long(body, body.translate(_SORTS)))
-            or (self._reads_times and _naive_time(body))
-            or (
-                self._has_foreign_key is not None
-                and not _is_written_as(value, body)
-                and self._has_foreign_key(body)
-            )
-        )
+    def _spelled(self, value: object, text: bytes) -> bytes:
+        """Spell numbers and times in *text*, which is *value*, as Go reads them.
 
-    def _read_back(self, text: bytes) -> None:
-        try:
-            self._read(text)
-        except Exception:  # noqa: BLE001 -- as above
-            self._decode_by_the_rules(text)
+        Raises:
+            ValueError: Go would not read one of them.
+        """
+        sorts = text.translate(_SORTS)
+        if self._has_integers and _is_long(text, sorts):
+            go_json.shape(go_json.parse(text), self._kind)
+        if self._has_times and _NAIVE_TIME.search(text):
+            _refuse_what_go_cannot_read(value)
+        if self._has_floats:
+            if text.find(b"null") >= 0:  # which is what NaN and infinity become
+                _refuse_what_go_cannot_read(value)
+            if sorts.find(_EXPONENT) >= 0 or text.find(b".0") >= 0:
+                return go_json.respell_floats(text)
+        return text
 
     def _decode_by_the_rules(self, body: bytes) -> object:
         try:
@@ -194,19 +211,21 @@ class JsonBody:
         return value
 
 
-# One pass in C tells the bytes apart that matter: digits, what makes a number a float,
-# and what Go escapes (E2 is the first byte of U+2028, and of some thousand others).
+# One pass in C tells the bytes apart that matter: digits, and what makes a number a
+# float.
 _SORTS = bytes(
     ord("0") if byte in b"0123456789"
     else ord("e") if byte in b"eE"
-    else ord("<") if byte in b"<>&\xe2"
     else ord(" ")
     for byte in range(256)
 )  # fmt: skip
 _LONG = b"0" * 19  # digits; no integer with fewer exceeds int64
 _LONG_INTEGER = re.compile(rb"(?:\A|[-:,\[ \t\r\n])[0-9]{19}")  # no text of digits
 _EXPONENT = b"0e"
-_TO_ESCAPE = b"<"
+# What Go escapes; E2 is the first byte of U+2028, and of some thousand others. To look
+# for a number is quick; for bytes, `in` tries first whether they are one, and `find`
+# does not.
+_LESS, _MORE, _AND, _E2 = b"<>&\xe2"
 
 _NAIVE_TIME = re.compile(rb"[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?\"")
 
@@ -230,7 +249,9 @@ def _bare(entry: type) -> tuple[Callable[[Any], object] | None, Any]:
     return None, entry
 
 
-def _may_hold(kind: inspect.Type, wanted: type[int | float | dt.datetime]) -> bool:
+def _may_hold(
+    kind: inspect.Type, wanted: type[int | float | dt.datetime | dict[Any, Any]]
+) -> bool:
     match kind:
         case inspect.AnyType():
             return True
@@ -245,6 +266,11 @@ def _may_hold(kind: inspect.Type, wanted: type[int | float | dt.datetime]) -> bo
             return found is object or issubclass(found, wanted)
         case _:
             return False
+
+
+def _may_have_keys(kind: inspect.Type) -> bool:
+    """Tell whether values may hold dicts, whose keys need not be texts."""
+    return isinstance(kind, inspect.DictType) or _may_hold(kind, dict)
 
 
 def _check(entry: type, kinds: list[inspect.Type]) -> None:
@@ -300,10 +326,32 @@ def _key_search(kinds: list[inspect.Type]) -> Callable[[bytes], object] | None:
     key = _key_pattern(names).search
 
     def has_foreign_key(body: bytes) -> object:
-        return key(body) or (b"\\" in body and _ESCAPED_KEY.search(body))
+        return key(body) or (body.find(b"\\") >= 0 and _ESCAPED_KEY.search(body))
 
     return has_foreign_key
 
+
+def _quotes_of(kind: inspect.Type) -> int | None:
+    """Count the quotes of a body that holds each field once, and nothing else.
+
+    Returns:
+        None if that depends on more than the type.
+    """
+    if not isinstance(kind, inspect.StructType | inspect.DataclassType):
+        return None
+    if isinstance(kind, inspect.StructType) and (kind.array_like or kind.tag):
+        return None
+    count = 0
+    for field in kind.fields:
+        if not field.required or not isinstance(field.type, _FLAT):
+            return None
+        count += 4 if isinstance(field.type, _QUOTED) else 2
+    return count
+
+
+_QUOTE = ord('"')
+_QUOTED = (inspect.StrType, inspect.BytesType)
+_FLAT = (*_QUOTED, inspect.IntType, inspect.FloatType, inspect.BoolType)
 
 # A key may be spelled with escapes. It ends in a quote and a colon, and what precedes
 # it back to its last backslash holds no quote. (A key that ends in an escaped quote is
@@ -330,12 +378,12 @@ def _any_case(character: str) -> str:
 
 def _is_long(text: bytes, sorts: bytes) -> object:
     """Tell whether *text*, whose *sorts* of bytes these are, may exceed int64."""
-    return _LONG in sorts and _LONG_INTEGER.search(text)
+    return sorts.find(_LONG) >= 0 and _LONG_INTEGER.search(text)
 
 
 def _naive_time(body: bytes) -> object:
     # With escapes in it, a time may be spelled in any way.
-    return b"\\" in body or _NAIVE_TIME.search(body)
+    return body.find(b"\\") >= 0 or _NAIVE_TIME.search(body)
 
 
 def _always(_body: bytes) -> bool:
@@ -400,10 +448,3 @@ def _write(value: object) -> bytes:
         # A dict whose keys are not strings can only be sorted once they are.
         plain = msgspec.to_builtins(value, str_keys=True, enc_hook=_encode_scalar)
         return _ENCODER.encode(plain)
-
-
-def _is_written_as(value: object, body: bytes) -> bool:
-    try:
-        return _write(value) == body
-    except Exception:  # noqa: BLE001 -- whatever the class has made of its fields
-        return False

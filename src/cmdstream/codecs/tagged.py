@@ -85,60 +85,80 @@ class _Messages:
         self._kind = kind
         self._names = {tag: entry.__qualname__ for tag, entry in types.items()}
         self._decoders = {tag: body.decode for tag, body in bodies.items()}
+        self._short_tags = {
+            tag: decode for tag, decode in self._decoders.items() if tag < 0x80
+        }
         self._encoders = {
-            entry: (write_size(tag), bodies[tag].encode) for tag, entry in types.items()
+            entry: (_short_heads(tag), bodies[tag].encode)
+            for tag, entry in types.items()
         }
         self._body_size_max = body_size_max
+        self._short_max = min(_SHORT_MAX, body_size_max)
 
     def encode(self, value: object) -> bytes:
         """See `cmdstream.codec.Codec.encode_command`."""
         try:
-            tag, encode = self._encoders[type(value)]
+            heads, encode = self._encoders[type(value)]
         except KeyError:
             raise unregistered(self._kind, value, self._encoders) from None
         body = encode(value)
         size = len(body)
+        if size <= self._short_max:
+            return heads[size] + body
         if size > self._body_size_max:
             raise EncodeError(
                 f"{self._kind} {type(value).__qualname__} takes {size} bytes, "
                 f"the limit is {self._body_size_max}"
             )
-        return tag + write_size(size) + body
+        return heads[0][:-1] + write_size(size) + body
 
     def decode(self, data: Buffer, offset: int) -> Decoded | int:
         """See `cmdstream.codec.Codec.decode_command`."""
         # Most tags and lengths are one byte each, and are read without a call.
-        if (
-            len(data) - offset > 1
-            and (tag := data[offset]) | (size := data[offset + 1]) < 0x80
-            and tag in self._decoders
-        ):
-            start = offset + 2
-        elif (head := self._read_head(data, offset)) is None:
-            return len(data) + 1
-        else:
-            tag, size, start = head
-        if size > self._body_size_max:
-            raise RemoteProtocolError(
-                f"{self._kind} {self._names[tag]} announces {size} bytes, "
-                f"the limit is {self._body_size_max}"
-            )
+        try:
+            decode = self._short_tags[tag := data[offset]]
+            size = data[offset + 1]
+        except (IndexError, KeyError):
+            return self._decode_long(data, offset)
+        if size > self._short_max:
+            return self._decode_long(data, offset)
+        start = offset + 2
         end = start + size
         if end > len(data):
             return end
-        body = bytes(data[start:end])  # free for bytes, whose slice is a copy already
+        body = data[start:end]
+        if not isinstance(body, bytes):
+            body = bytes(body)
+        try:
+            value = decode(body)
+        except DecodeError as error:
+            raise self._named(tag, error) from error
+        return Decoded(value, tag, body, end)
+
+    def _decode_long(self, data: Buffer, offset: int) -> Decoded | int:
+        """Decode what begins with a tag and a length of any size, or of none yet."""
+        if (head := self._read_head(data, offset)) is None:
+            return len(data) + 1
+        tag, size, start = head
+        end = start + size
+        if end > len(data):
+            return end
+        body = bytes(data[start:end])
         try:
             value = self._decoders[tag](body)
         except DecodeError as error:
-            raise DecodeError(f"{self._kind} {self._names[tag]}: {error}") from error
+            raise self._named(tag, error) from error
         return Decoded(value, tag, body, end)
+
+    def _named(self, tag: int, error: DecodeError) -> DecodeError:
+        return DecodeError(f"{self._kind} {self._names[tag]}: {error}")
 
     def _read_head(self, data: Buffer, offset: int) -> tuple[int, int, int] | None:
         """Read tag and length; give them and where the body starts, if they are there.
 
         Raises:
             DecodeError: No type has that tag.
-            RemoteProtocolError: See `read_size`.
+            RemoteProtocolError: The body is too large, or see `read_size`.
         """
         if (found := read_size(data, offset)) is None:
             return None
@@ -152,4 +172,17 @@ class _Messages:
         if (found := read_size(data, position)) is None:
             return None
         size, start = found
+        if size > self._body_size_max:
+            raise RemoteProtocolError(
+                f"{self._kind} {self._names[tag]} announces {size} bytes, "
+                f"the limit is {self._body_size_max}"
+            )
         return tag, size, start
+
+
+_SHORT_MAX = 0x7F  # the largest length of one byte
+
+
+def _short_heads(tag: int) -> list[bytes]:
+    """Write *tag* with each length of one byte."""
+    return [write_size(tag) + bytes((size,)) for size in range(_SHORT_MAX + 1)]
