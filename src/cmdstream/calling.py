@@ -1,20 +1,24 @@
 """One connection of a client: what is under way on it, and who waits for what.
 
 It is one generation: a client that reconnects makes a new one, with a new table of
-pending commands. So a command is written to the connection that it is in the table of,
-in one step without an await (`send_command`), and ends with it at the latest.
+those who wait. So a command is written to the connection that it is in the table of, in
+one step without an await (`send_command`). An entry leaves the table in exactly one of
+three ways: it has had its last result, its sender forgets it, or the connection ends
+and fails it. The connection is closed before the first one is failed: an entry added
+while the others are would be in a table that nobody empties any more, and wait for
+ever.
 
 Results go to their waiters as they arrive, and no waiter may hold up the others. A
-`OneAnswer` takes one result. A `ResultQueue` keeps as many as it is allowed to; when it
-is full its reader gets one turn of the loop, during which the connection is not read
-from, and is then given up: one segment may bring more results than the queue holds
-before the reader has run once, but a reader that does not keep up is not waited for.
+future takes one result. A `ResultQueue` keeps as many as it is allowed to; when it is
+full its reader gets one turn of the loop, during which the connection is not read from,
+and is then given up: one segment may bring more results than the queue holds before the
+reader has run once, but a reader that does not keep up is not waited for.
 """
 
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import Generic, Protocol, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 
 from cmdstream.codec import Codec
 from cmdstream.errors import (
@@ -24,62 +28,23 @@ from cmdstream.errors import (
     ResultsOverflowError,
 )
 from cmdstream.messages import ClientEvent, ResultReceived, ServerInfoReceived
-from cmdstream.pending import PendingCommands, closed_error
 from cmdstream.protocol import ClientConnection
 from cmdstream.transport import Link, LinkOptions
 
-__all__ = ["ClientLink", "OneAnswer", "ResultQueue", "Unexpected", "Waiter"]
+__all__ = [
+    "ClientLink",
+    "ResultQueue",
+    "Unexpected",
+    "Waiter",
+    "closed_error",
+    "fail",
+    "retire",
+]
 
 T = TypeVar("T")
 
 Unexpected: TypeAlias = Callable[[ResultReceived], None]
 """Takes a result that nobody waits for."""
-
-
-class Waiter(Protocol):
-    """Who waits for the results of one command."""
-
-    def is_full(self) -> bool:
-        """Tell whether the next result would be one too many."""
-        ...
-
-    def deliver(self, received: ResultReceived) -> bool:
-        """Take a result; False if no more of them are wanted."""
-        ...
-
-    def fail(self, error: CmdStreamError) -> None:
-        """Take note that no more results will come."""
-        ...
-
-
-class OneAnswer(Generic[T]):
-    """Waits for one result, or one pong."""
-
-    def __init__(self) -> None:
-        self.future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-
-    def is_full(self) -> bool:
-        """See `Waiter.is_full`."""
-        return False
-
-    def deliver(self, received: T) -> bool:
-        """See `Waiter.deliver`."""
-        if not self.future.done():
-            self.future.set_result(received)
-        return False
-
-    def fail(self, error: CmdStreamError) -> None:
-        """See `Waiter.fail`."""
-        if not self.future.done():
-            self.future.set_exception(error)
-
-    def retire(self) -> None:
-        """Own up to an error that came in the moment in which the sender was cancelled.
-
-        asyncio would report it as never retrieved, though it has nobody to go to.
-        """
-        if self.future.done() and not self.future.cancelled():
-            self.future.exception()
 
 
 class ResultQueue:
@@ -92,11 +57,11 @@ class ResultQueue:
         self._reader: asyncio.Future[None] | None = None
 
     def is_full(self) -> bool:
-        """See `Waiter.is_full`."""
+        """Tell whether the next result would be one too many."""
         return len(self._results) >= self._results_max
 
     def deliver(self, received: ResultReceived) -> bool:
-        """See `Waiter.deliver`; one too many ends the queue with an error."""
+        """Take a result; False if it was one too many, which ends the queue."""
         if self.is_full():
             self.fail(
                 ResultsOverflowError(
@@ -110,7 +75,7 @@ class ResultQueue:
         return True
 
     def fail(self, error: CmdStreamError) -> None:
-        """See `Waiter.fail`; what is queued is still given out first."""
+        """Take note that no more will come; what is queued is given out first."""
         self._error = self._error or error
         self._wake()
 
@@ -138,6 +103,10 @@ class ResultQueue:
             self._reader.set_result(None)
 
 
+Waiter: TypeAlias = asyncio.Future[ResultReceived] | ResultQueue
+"""Who waits for one result, or for many."""
+
+
 class ClientLink(Link):
     """One connection to a server, from the moment there is a socket."""
 
@@ -151,28 +120,46 @@ class ClientLink(Link):
     ) -> None:
         super().__init__(options)
         self.core = ClientConnection(codec, server_info=server_info, next_seq=next_seq)
-        self.pending: PendingCommands[Waiter] = PendingCommands()
+        self.new_waiter: Callable[[], asyncio.Future[ResultReceived]]
+        """Makes who waits for one result."""
+        self.new_waiter = self._loop.create_future
+        self.waiting: dict[int, Waiter] = {}
+        """By the seq of their command."""
         self.greeted: asyncio.Future[None] = self._loop.create_future()
         self._on_unexpected = on_unexpected
         self._held: ResultReceived | None = None
-        self._pings: deque[OneAnswer[None]] = deque()
+        self._pings: deque[asyncio.Future[None]] = deque()
 
     def send_command(self, command: object, waiter: Waiter) -> tuple[int, int]:
         """Send *command* and note who waits for its results, or do neither.
 
         Returns:
             Its seq, and the size of its frame in bytes.
+
+        Raises:
+            ConnectionClosedError: The connection is closing. Nothing was sent.
+            EncodeError: See `cmdstream.codec.Codec.encode_command`.
         """
-        self.pending.check_open()
+        if self.reason is not None:
+            raise closed_error(self.reason, may_have_run=False)
         seq, frame = self.core.send_command(command)
-        self.pending.add(seq, waiter)
+        self.waiting[seq] = waiter
         self.write(frame)
         return seq, len(frame)
 
-    def send_ping(self) -> OneAnswer[None]:
-        """Send a ping; return who waits for its pong."""
-        self.pending.check_open()
-        pong: OneAnswer[None] = OneAnswer()
+    def forget(self, seq: int) -> None:
+        """Expect no more results for *seq*, if any are expected. Nobody is told."""
+        self.waiting.pop(seq, None)
+
+    def send_ping(self) -> asyncio.Future[None]:
+        """Send a ping; return who waits for its pong.
+
+        Raises:
+            ConnectionClosedError: The connection is closing. Nothing was sent.
+        """
+        if self.reason is not None:
+            raise closed_error(self.reason, may_have_run=False)
+        pong = self._loop.create_future()
         self._pings.append(pong)
         self.write(self.core.send_ping())
         return pong
@@ -187,11 +174,19 @@ class ClientLink(Link):
 
     def _take_all(self, held: ResultReceived | None) -> None:
         assert self._transport is not None
+        next_event, waiting = self.core.next_event, self.waiting
         try:
             if held is not None:
-                self._deliver(held)
-            while (event := self.core.next_event()) is not None:
-                if not self._take(event):
+                self._go_on(held)
+            while (event := next_event()) is not None:
+                # Nearly always a result of a command that has one: without a call.
+                if isinstance(event, ResultReceived) and isinstance(
+                    waiter := waiting.get(event.seq), asyncio.Future
+                ):
+                    del waiting[event.seq]
+                    if not waiter.done():
+                        waiter.set_result(event)
+                elif not self._take(event):
                     self._transport.pause_reading()
                     self._loop.call_soon(self._take_held)
                     return
@@ -215,12 +210,13 @@ class ClientLink(Link):
                 self.abort(error)
 
     def ended(self, reason: CmdStreamError, *, notable: bool) -> None:
-        """Fail everything that waits; the table is closed before the first one."""
+        """Fail everything that waits; nothing can be added any more."""
         self._held = None
-        for waiter in self.pending.close(reason):
-            waiter.fail(closed_error(reason, may_have_run=True))
+        waiting, self.waiting = self.waiting, {}
+        for waiter in waiting.values():
+            fail(waiter, closed_error(reason, may_have_run=True))
         for pong in self._pings:
-            pong.fail(_no_pong(reason))
+            fail(pong, _no_pong(reason))
         self._pings.clear()
         if not self.greeted.done():
             self.greeted.set_result(None)
@@ -234,16 +230,27 @@ class ClientLink(Link):
     def _take(self, event: ClientEvent) -> bool:
         """Hand on what arrived; or hold it back, once, if its stream is full: False."""
         if isinstance(event, ResultReceived):
-            waiter = self.pending.get(event.seq)
-            if waiter is not None and waiter.is_full():
+            queue = self.waiting.get(event.seq)
+            if isinstance(queue, ResultQueue) and queue.is_full():
                 self._held = event
                 return False
-            self._deliver(event)
+            self._go_on(event)
         elif isinstance(event, ServerInfoReceived):
             self.greeted.set_result(None)
         elif self._pings:
-            self._pings.popleft().deliver(None)
+            pong = self._pings.popleft()
+            if not pong.done():
+                pong.set_result(None)
         return True
+
+    def _go_on(self, received: ResultReceived) -> None:
+        """Hand on one result of a stream, or one that nobody waits for."""
+        queue = self.waiting.get(received.seq)
+        if isinstance(queue, ResultQueue):
+            if not queue.deliver(received) or received.is_last:
+                del self.waiting[received.seq]
+        elif self._on_unexpected is not None:
+            self._on_unexpected(received)
 
     def _tell_whose(self, error: RemoteProtocolError) -> None:
         """Give an answer that can't be read to who waits for it, as what it is.
@@ -252,17 +259,38 @@ class ClientLink(Link):
         This one did come, so its command has run.
         """
         if error.seq is not None:
-            waiter = self.pending.take(error.seq, is_last=True)
+            waiter = self.waiting.pop(error.seq, None)
             if waiter is not None:
-                waiter.fail(error)
+                fail(waiter, error)
 
-    def _deliver(self, received: ResultReceived) -> None:
-        waiter = self.pending.take(received.seq, is_last=received.is_last)
-        if waiter is not None:
-            if not waiter.deliver(received):
-                self.pending.forget(received.seq)
-        elif self._on_unexpected is not None:
-            self._on_unexpected(received)
+
+def fail(waiter: asyncio.Future[T] | ResultQueue, error: CmdStreamError) -> None:
+    """Tell *waiter* that no more will come, unless it knows."""
+    if isinstance(waiter, ResultQueue):
+        waiter.fail(error)
+    elif not waiter.done():
+        waiter.set_exception(error)
+
+
+def retire(waiter: asyncio.Future[T]) -> None:
+    """Own up to an error that came in the moment in which the sender was cancelled.
+
+    asyncio would report it as never retrieved, though it has nobody to go to.
+    """
+    if waiter.done() and not waiter.cancelled():
+        waiter.exception()
+
+
+def closed_error(
+    reason: CmdStreamError, *, may_have_run: bool
+) -> ConnectionClosedError:
+    """Make a fresh error for one waiter out of the *reason* they all share."""
+    what = "may have run" if may_have_run else "was not sent"
+    error = ConnectionClosedError(
+        f"{reason}; the command {what}", may_have_run=may_have_run
+    )
+    error.__cause__ = reason
+    return error
 
 
 def _no_pong(reason: CmdStreamError) -> ConnectionClosedError:

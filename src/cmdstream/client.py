@@ -170,7 +170,7 @@ class Client(Sender):
     @property
     def pending(self) -> int:
         """Commands that await results."""
-        return 0 if self._line.link is None else len(self._line.link.pending)
+        return 0 if self._line.link is None else len(self._line.link.waiting)
 
     @property
     def next_seq(self) -> int:

@@ -25,7 +25,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self, TypeAlias
 
-from cmdstream.calling import ClientLink, Unexpected
+from cmdstream.calling import ClientLink, Unexpected, closed_error
 from cmdstream.client import Client
 from cmdstream.codec import Codec
 from cmdstream.connecting import Address, ClientOptions, Dialer
@@ -35,7 +35,6 @@ from cmdstream.errors import (
     ServerInfoMismatchError,
 )
 from cmdstream.hooks import HookFactory
-from cmdstream.pending import closed_error
 from cmdstream.reconnecting import Changes, Line
 from cmdstream.sending import Sender
 
@@ -220,10 +219,15 @@ class _Pool:
         for line in self._lines.values():
             line.keep()
 
-    def now(self) -> ClientLink | None:
-        """See `LinkSource.now`."""
-        ready = [member for member, line in self._lines.items() if line.now()]
-        return self._lines[self._strategy(ready)].now() if ready else None
+    @property
+    def link(self) -> ClientLink | None:
+        """See `LinkSource.link`."""
+        ready = [
+            member
+            for member, line in self._lines.items()
+            if line.link is not None and line.link.ready
+        ]
+        return self._lines[self._strategy(ready)].link if ready else None
 
     async def living(self) -> ClientLink:
         """See `LinkSource.living`.
@@ -231,7 +235,7 @@ class _Pool:
         Raises:
             ConnectionClosedError: All members are closed.
         """
-        while (link := self.now()) is None:
+        while (link := self.link) is None:
             full = [member for member in self.members if member.connected]
             if full:
                 link = self._lines[self._strategy(full)].link

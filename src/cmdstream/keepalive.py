@@ -25,7 +25,7 @@ import math
 
 import msgspec
 
-from cmdstream.calling import ClientLink, OneAnswer, Unexpected, Waiter
+from cmdstream.calling import ClientLink, Unexpected, Waiter, retire
 from cmdstream.codec import Codec
 from cmdstream.errors import CmdStreamError, ConnectionClosedError
 from cmdstream.transport import LinkOptions
@@ -72,7 +72,7 @@ class WatchedLink(ClientLink):
         self._keepalive = keepalive
         self._commanded_at = self._heard_at = 0.0  # times of the loop
         self._pinged_at = -math.inf
-        self._pong: OneAnswer[None] | None = None
+        self._pong: asyncio.Future[None] | None = None
         self._watch: asyncio.TimerHandle | None = None
 
     def watch(self) -> None:
@@ -97,12 +97,12 @@ class WatchedLink(ClientLink):
         if self._watch is not None:
             self._watch.cancel()
         if self._pong is not None:
-            self._pong.retire()
+            retire(self._pong)
 
     def _look(self) -> None:
         """Ping, or give up, or neither; and look again when one of them may be due."""
         options, now_s = self._keepalive, self._loop.time()
-        if self._pong is None or self._pong.future.done():
+        if self._pong is None or self._pong.done():
             quiet_since_s = min(self._commanded_at, self._heard_at)
             due_s = max(
                 quiet_since_s + options.idle_s, self._pinged_at + options.interval_s

@@ -43,7 +43,7 @@ import asyncio
 import logging
 
 from cmdstream.backoff import Backoff, ReconnectOptions
-from cmdstream.calling import ClientLink
+from cmdstream.calling import ClientLink, closed_error
 from cmdstream.connecting import Dialer
 from cmdstream.errors import (
     CmdStreamError,
@@ -51,7 +51,6 @@ from cmdstream.errors import (
     ConnectionClosedError,
     ServerInfoMismatchError,
 )
-from cmdstream.pending import closed_error
 
 __all__ = ["Changes", "Line"]
 
@@ -89,7 +88,9 @@ class Line:
     def __init__(self, dialer: Dialer, changes: Changes, next_seq: int) -> None:
         self.changes = changes
         self.link: ClientLink | None = None
-        """The newest connection; look at its `reason` to see whether it lives."""
+        """The newest connection; look at its `reason` to see whether it lives.
+
+        And see `LinkSource.link`."""
         self.options = dialer.options
         self._dialer = dialer
         self._first_seq = next_seq
@@ -140,13 +141,6 @@ class Line:
         if self._reconnect is not None:
             keeper = self._keep(self._reconnect)
             self._keeper = asyncio.get_running_loop().create_task(keeper)
-
-    def now(self) -> ClientLink | None:
-        """See `LinkSource.now`."""
-        link = self.link
-        if link is not None and link.reason is None and link.writable:
-            return link
-        return None
 
     async def living(self) -> ClientLink:
         """See `LinkSource.living`.

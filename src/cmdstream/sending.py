@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
 from typing import Protocol, Self
 
-from cmdstream.calling import ClientLink, OneAnswer, ResultQueue, Waiter
+from cmdstream.calling import ClientLink, ResultQueue, Waiter, fail, retire
 from cmdstream.errors import LocalProtocolError, SendTimeoutError
 from cmdstream.hooks import CommandSent, HookFactory, Layers
 from cmdstream.messages import ResultReceived
@@ -28,8 +28,9 @@ __all__ = ["LinkSource", "ResultStream", "Sender"]
 class LinkSource(Protocol):
     """Where a sender gets its connection from, anew for each command."""
 
-    def now(self) -> ClientLink | None:
-        """Return a connection that lives and has room, if there is one."""
+    @property
+    def link(self) -> ClientLink | None:
+        """One that may be `ready`. Read once for each command."""
         ...
 
     async def living(self) -> ClientLink:
@@ -80,16 +81,19 @@ class Sender:
         """
         if timeout_s is not None or self._hooks:
             return await self._send_guarded(command, timeout_s)
-        link = self._source.now() or await self._source.living()
-        waiter: OneAnswer[ResultReceived] = OneAnswer()
+        link = self._source.link
+        if link is None or not link.ready:
+            link = await self._source.living()
+        waiter = link.new_waiter()
         seq, _ = link.send_command(command, waiter)
         try:
-            received = await waiter.future
-        finally:
-            # Forgotten on cancellation; else the entry is gone already.
-            link.pending.forget(seq)
-            waiter.retire()
-        return _only_result(command, received)
+            received = await waiter
+        except BaseException:
+            # If it was the sender who was cancelled; else both are done already.
+            link.forget(seq)
+            retire(waiter)
+            raise
+        return received.result if received.is_last else _only_result(command, received)
 
     def stream(
         self, command: object, *, timeout_s: float | None = None
@@ -124,12 +128,14 @@ class Sender:
 
         Cancellation: safe; the pong will be taken for this ping all the same.
         """
-        pong: OneAnswer[None] | None = None
+        pong: asyncio.Future[None] | None = None
         try:
             async with asyncio.timeout(timeout_s):
-                link = self._source.now() or await self._source.living()
+                link = self._source.link
+                if link is None or not link.ready:
+                    link = await self._source.living()
                 pong = link.send_ping()
-                await pong.future
+                await pong
         except TimeoutError as error:
             why = "" if pong is not None else f": {self._source.obstacle()}"
             raise SendTimeoutError(
@@ -137,23 +143,23 @@ class Sender:
             ) from error
         finally:
             if pong is not None:
-                pong.retire()
+                retire(pong)
 
     async def _send_guarded(self, command: object, timeout_s: float | None) -> object:
         """Send with a time-out, with hooks, or both."""
-        waiter: OneAnswer[ResultReceived] = OneAnswer()
+        waiter = asyncio.get_running_loop().create_future()
         layers = Layers(self._hooks)
         exchange = _Exchange(self._source, layers, command, waiter, timeout_s)
         try:
             await exchange.begin()
-            received = await waiter.future
+            received = await waiter
             layers.received(received)
             result = _only_result(command, received)
         except BaseException as error:
             exchange.end(error)
             raise
         finally:
-            waiter.retire()
+            retire(waiter)
         problem = exchange.end(None)
         if problem is not None:
             raise problem
@@ -303,7 +309,7 @@ class _Exchange:
         if self._timer is not None:
             self._timer.cancel()
         if self._link is not None:
-            self._link.pending.forget(self._seq)
+            self._link.forget(self._seq)
         return self.layers.ended(error)
 
     async def _link_in_time(self) -> ClientLink:
@@ -312,7 +318,7 @@ class _Exchange:
         # is "not less", since a time that is no number compares with none.
         if self._deadline is not None and not loop.time() < self._deadline:
             raise self._not_sent()
-        if (link := self._source.now()) is not None:
+        if (link := self._source.link) is not None and link.ready:
             return link
         try:
             async with asyncio.timeout_at(self._deadline):
@@ -329,14 +335,13 @@ class _Exchange:
 
     def _time_out(self) -> None:
         assert self._link is not None
-        self._link.pending.forget(self._seq)
-        self._waiter.fail(
-            SendTimeoutError(
-                f"{type(self._command).__qualname__} has no last result after "
-                f"{self._timeout_s} s; it may have run",
-                may_have_run=True,
-            )
+        self._link.forget(self._seq)
+        error = SendTimeoutError(
+            f"{type(self._command).__qualname__} has no last result after "
+            f"{self._timeout_s} s; it may have run",
+            may_have_run=True,
         )
+        fail(self._waiter, error)
 
 
 def _only_result(command: object, received: ResultReceived) -> object:

@@ -28,7 +28,7 @@ from cmdstream.errors import (
     LocalProtocolError,
     RemoteProtocolError,
 )
-from cmdstream.messages import CommandReceived, PingReceived
+from cmdstream.messages import CommandReceived
 from cmdstream.protocol import SERVER_INFO_DEFAULT, ServerConnection
 from cmdstream.transport import Link, LinkOptions
 
@@ -438,7 +438,7 @@ class ServedClient(Link):
             if event is None:
                 return True
             self._has_framed = True
-            if isinstance(event, PingReceived):
+            if not isinstance(event, CommandReceived):
                 self.write(self._core.send_pong())
             elif self._may_start():
                 self._held = None

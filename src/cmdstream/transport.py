@@ -1,10 +1,14 @@
 """The half of an asyncio connection that servers and clients share: writing and ending.
 
-Writing. Frames are collected and handed to the transport once per turn of the loop, so
-a hundred results that become ready together cost one system call. While the peer reads
-too slowly the transport says so, `Link.writable` is false, and `Link.drained` waits;
-nobody is forced to wait, so there is also a hard limit, and a time limit, after which
-the peer is dropped: memory must not depend on a peer's goodwill.
+Writing. Frames are collected and handed to the transport in pieces of some kilobytes,
+and at the end of each turn of the loop: a hundred results that become ready together
+cost two or three system calls, and the peer works on the first while we go on with the
+others. Sent all at once they would have it wait for us, and us for it, by turns.
+
+While the peer reads too slowly the transport says so, `Link.writable` is false, and
+`Link.drained` waits; nobody is forced to wait, so there is also a hard limit, and a
+time limit, after which the peer is dropped: memory must not depend on a peer's
+goodwill.
 
 Ending. There is one way down, `Link._end`, which notes the first reason and no later
 one:
@@ -17,6 +21,7 @@ one:
 
 import asyncio
 import ssl
+import threading
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -26,7 +31,25 @@ from cmdstream.errors import CmdStreamError, ConnectionClosedError
 
 __all__ = ["Link", "LinkOptions", "describe"]
 
-_FLUSH_SIZE = 64 * 1024  # bytes; more than this is written at once, within the turn
+_PIECE_SIZE = 4 * 1024  # bytes; so many are sent at once: the peer can begin on them
+_BURST_SIZE = 64 * 1024  # bytes that are written in one turn; then others have one
+
+
+_RECEIVE_SIZE = 256 * 1024  # bytes at once
+
+
+class _Received(threading.local):
+    """Where the connections of a thread's loop receive, one after the other.
+
+    What arrives is copied out before anybody else receives. asyncio would allocate as
+    much for each read, and give nearly all of it back.
+    """
+
+    def __init__(self) -> None:
+        self.buffer = bytearray(_RECEIVE_SIZE)
+
+
+_RECEIVED = _Received()
 
 
 class LinkOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,16 +66,18 @@ class LinkOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds that a closing connection may take to flush before it is cut."""
 
 
-class Link(asyncio.Protocol):
+class Link(asyncio.BufferedProtocol):
     """One connection. Subclasses add what is done with the bytes that arrive."""
 
     def __init__(self, options: LinkOptions) -> None:
         self._loop = asyncio.get_running_loop()
         self._link_options = options
         self._transport: asyncio.Transport | None = None
+        self._received = memoryview(_RECEIVED.buffer)
         self._unsent: list[bytes] = []
         self._unsent_size = 0
-        self._flush_is_due = False
+        self._turn_is_on = False
+        self._written_size = 0  # in this turn
         self._waiters: list[asyncio.Future[None]] = []
         self._timer: asyncio.TimerHandle | None = None
         self.reason: CmdStreamError | None = None
@@ -60,6 +85,8 @@ class Link(asyncio.Protocol):
         self._closed: asyncio.Future[None] = self._loop.create_future()
         self._owes_turn = False
         self.writable = True
+        self.ready = False
+        """True while it is open and writable: what is sent now is on its way."""
         self.peer = "?"
         """Who is at the other end, for logs."""
 
@@ -69,13 +96,11 @@ class Link(asyncio.Protocol):
             return
         self._unsent.append(data)
         self._unsent_size += len(data)
-        if self._unsent_size >= _FLUSH_SIZE:
-            # A burst: let the transport see it now, so that it can say "too much".
-            self._owes_turn = True
-            self._flush()
-        elif not self._flush_is_due:
-            self._flush_is_due = True
-            self._loop.call_soon(self._flush_once)
+        if not self._turn_is_on:
+            self._turn_is_on = True
+            self._loop.call_soon(self._end_turn)
+        if self._unsent_size >= _PIECE_SIZE:
+            self._send_piece()
 
     @property
     def must_wait(self) -> bool:
@@ -119,6 +144,9 @@ class Link(asyncio.Protocol):
         self._end(reason, notable=notable)
         self._cut()
 
+    def data_received(self, data: bytes) -> None:
+        """Take in *data*. For subclasses."""
+
     def ended(self, reason: CmdStreamError, *, notable: bool) -> None:
         """Take note that nothing more is read or written. For subclasses; once."""
 
@@ -141,13 +169,22 @@ class Link(asyncio.Protocol):
         """Begin."""
         # A cast: to be one, a transport need not be a subclass. uvloop's are not.
         self._transport = cast("asyncio.Transport", transport)
+        self.ready = True
         self.peer = describe(transport.get_extra_info("peername"))
         high = self._link_options.unsent_high_size
         self._transport.set_write_buffer_limits(high=high)
 
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Say where to receive."""
+        return self._received
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Take out what was received."""
+        self.data_received(bytes(self._received[:nbytes]))
+
     def pause_writing(self) -> None:
         """Hold the senders: too much is unsent."""
-        self.writable = False
+        self.writable = self.ready = False
         if self.reason is None and self._link_options.write_stall_timeout_s is not None:
             self._restart_timer(
                 self._link_options.write_stall_timeout_s, self._drop_stalled
@@ -157,6 +194,7 @@ class Link(asyncio.Protocol):
         """Release the senders."""
         self.writable = True
         if self.reason is None:
+            self.ready = True
             self._stop_timer()
             self._wake_waiters()
             self.writable_again()
@@ -180,12 +218,20 @@ class Link(asyncio.Protocol):
     def _end(self, reason: CmdStreamError, *, notable: bool = False) -> None:
         if self.reason is None:
             self.reason = reason
+            self.ready = False
             self._unsent.clear()
             self._wake_waiters()
             self.ended(reason, notable=notable)
 
-    def _flush_once(self) -> None:
-        self._flush_is_due = False
+    def _end_turn(self) -> None:
+        self._turn_is_on = False
+        self._written_size = 0
+        self._flush()
+
+    def _send_piece(self) -> None:
+        self._written_size += self._unsent_size
+        if self._written_size >= _BURST_SIZE:
+            self._owes_turn = True
         self._flush()
 
     def _flush(self) -> None:

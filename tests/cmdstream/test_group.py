@@ -216,7 +216,9 @@ def test_a_member_that_reads_too_slowly_is_passed_over_if_another_does_not() -> 
                 for member in group.members[:2]
                 for _ in range(24)
             ]
-            await until(lambda: lines[0].now() is None and lines[1].now() is None)
+            await until(
+                lambda: not any(line.link and line.link.ready for line in lines[:2])
+            )
             assert [await group.send(AddCmd(1, 2)) for _ in range(4)] == [3, 3, 3, 3]
             await group.members[2].aclose()
             waits = spawn(group, AddCmd(1, 2))

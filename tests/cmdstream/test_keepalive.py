@@ -61,7 +61,7 @@ def heard(client: Client) -> bool:
     """Whether the last ping was answered."""
     pong = watched(client)._pong
     assert pong is not None
-    return pong.future.done()
+    return pong.done()
 
 
 def test_a_quiet_connection_is_pinged_and_again_until_a_command_is_sent() -> None:

@@ -134,7 +134,7 @@ def test_waiting_for_a_server_that_does_not_read_is_part_of_the_time() -> None:
             client = await connect(server.port, options)
             line = client._line
             sent = [spawn(client.send(EchoCmd("x" * MIB))) for _ in range(24)]
-            await until(lambda: line.now() is None)
+            await until(lambda: not (line.link and line.link.ready))
             seq = client.next_seq
             asked = spawn(client.send(AddCmd(1, 2), timeout_s=5.0))
             pinged = spawn(client.ping(timeout_s=5.0))
