@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -55,14 +55,24 @@ def role(
     *arguments: object,
     module: str = "bench.roles",
     env: Mapping[str, str] | None = None,
+    under: Sequence[str] = (),
+    log: Path | None = None,
 ) -> Generator[Child]:
     """Run the role *name* of *module* in another process, once it printed its port.
+
+    Args:
+        name: Of the role.
+        arguments: Its own.
+        module: Where it is.
+        env: Variables beyond ours.
+        under: The command that runs it, such as a profiler's.
+        log: A file for what it says on stderr.
 
     Raises:
         RuntimeError: It ended before.
     """
-    command = [sys.executable, "-m", module, name, *map(str, arguments)]
-    with running(command, env=env) as process:
+    command = [*under, sys.executable, "-m", module, name, *map(str, arguments)]
+    with running(command, errors=log, env=env) as process:
         assert process.stdout is not None
         line = process.stdout.readline()
         if not line:
@@ -72,10 +82,18 @@ def role(
 
 @contextmanager
 def running(
-    command: list[str], *, log: Path | None = None, env: Mapping[str, str] | None = None
+    command: list[str],
+    *,
+    log: Path | None = None,
+    errors: Path | None = None,
+    env: Mapping[str, str] | None = None,
 ) -> Generator["subprocess.Popen[str]"]:
-    """Run *command* for as long as the block does; what it says on stderr to *log*."""
-    stderr = None if log is None else log.open("ab")
+    """Run *command* for as long as the block does.
+
+    What it says goes to *log*, or only what it says on stderr to *errors*.
+    """
+    file = log or errors
+    stderr = None if file is None else file.open("ab")
     try:
         process = subprocess.Popen(
             command,
@@ -105,10 +123,16 @@ def ask(
     *,
     module: str = "bench.roles",
     env: Mapping[str, str] | None = None,
+    under: Sequence[str] = (),
+    log: Path | None = None,
 ) -> bytes:
-    """Run the role *name* of *module* to its end, and return what it printed."""
+    """Run the role *name* of *module* to its end, and return what it printed.
+
+    The rest is as in `role`.
+    """
     text = msgspec.json.encode(argument).decode()
-    with running([sys.executable, "-m", module, name, text], env=env) as process:
+    command = [*under, sys.executable, "-m", module, name, text]
+    with running(command, errors=log, env=env) as process:
         printed, _ = process.communicate()
         if process.returncode != 0:
             raise RuntimeError(f"{name} ended with {process.returncode}, see above")

@@ -14,10 +14,8 @@ from typing import TypeAlias
 
 import msgspec
 
-__all__ = ["ALLOCATIONS", "BODY_SIZE", "Echo", "EchoLoad", "text_of"]
+__all__ = ["BODY_SIZE", "Echo", "EchoLoad", "text_of"]
 
-ALLOCATIONS = "BENCH_ALLOCATIONS"
-"""The variable that names the file in which a process notes what it allocates."""
 BODY_SIZE = 64
 
 Echo: TypeAlias = Callable[[str], Awaitable[str]]

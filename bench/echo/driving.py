@@ -1,29 +1,21 @@
 """Which peers there are, and how they are driven: each role in its own process.
 
-    server PEER         serves until it is told to end
-    client LOAD         calls, and prints what it measured
-    idle PORT N         connects that often, says "0" and stays
-
-With `ALLOCATIONS` in the environment, a process notes there what it allocates.
+server PEER         serves until it is told to end
+client LOAD         calls, and prints what it measured
+idle PORT N         connects that often, says "0" and stays
 """
 
 import asyncio
 import functools
-import importlib
-import os
 import resource
 import sys
 from collections.abc import Callable, Coroutine
-from contextlib import (
-    AbstractAsyncContextManager,
-    AbstractContextManager,
-    nullcontext,
-)
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import msgspec
 
-from bench.echo import ALLOCATIONS, Echo, EchoLoad, bare, grpc_aio, http, ours, text_of
+from bench.echo import Echo, EchoLoad, bare, grpc_aio, http, ours, text_of
 from bench.load import Measured, closed_loop
 from bench.processes import raise_on_sigterm
 
@@ -103,19 +95,7 @@ def main() -> None:
             raise ValueError(f"no such role: {arguments}")
 
 
-def _noted() -> AbstractContextManager[object]:
-    file = os.environ.get(ALLOCATIONS)
-    if file is None:
-        return nullcontext()
-    memray: Any = importlib.import_module("memray")  # only `make bench` installs it
-    tracker: AbstractContextManager[object] = memray.Tracker(
-        file, trace_python_allocators=True
-    )
-    return tracker
-
-
 if __name__ == "__main__":
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    with _noted():
-        main()
+    main()

@@ -101,10 +101,11 @@ async def calling(wire: Wire, port: int, connections: int) -> AsyncGenerator[Ech
             for _ in range(connections)
         ]
         turn = 0
+        ask, text_of = wire.ask, wire.text
 
         async def echo(text: str) -> str:
             nonlocal turn
             turn += 1
-            return wire.text(await clients[turn % connections].send(wire.ask(text)))
+            return text_of(await clients[turn % connections].send(ask(text)))
 
         yield echo

@@ -1,13 +1,14 @@
 """What a round trip allocates, and what a connection that says nothing keeps."""
 
-import subprocess
-import sys
+import re
+import shutil
+import signal
 from pathlib import Path
 
 import msgspec
 
 from bench import processes
-from bench.echo import ALLOCATIONS, EchoLoad
+from bench.echo import EchoLoad
 from bench.peers import LeftOutError
 from bench.rounds import Round
 
@@ -15,10 +16,14 @@ __all__ = ["Allocated", "allocated", "idle_mb"]
 
 ROLES = "bench.echo.driving"
 PEER = "json"
-CALLS = 2_000, 6_000
+CALLS = 1_000, 3_000
 """Of two runs: what they differ by is that of the calls between, and nothing else."""
 IN_FLIGHT = 100
 IDLE = 10_000
+COUNTED = ("valgrind", "--tool=dhat", "--dhat-out-file=/dev/null")
+EVERY_OBJECT = {"PYTHONMALLOC": "malloc", "PYTHONHASHSEED": "0"}
+"""Python asks C for each object, and not for an arena of them."""
+END_S = 120.0
 
 
 class Allocated(msgspec.Struct, frozen=True):
@@ -28,49 +33,59 @@ class Allocated(msgspec.Struct, frozen=True):
     client: float
 
 
-class _Totals(msgspec.Struct):
-    total_bytes_allocated: int
-
-
 def allocated(round_: Round) -> Allocated:
-    """Count with memray on both ends.
+    """Count by valgrind's DHAT, one end at a time; the other one runs as it is.
 
     Raises:
-        LeftOutError: It is not installed.
+        LeftOutError: There is no valgrind.
     """
-    few, many = (_allocated(round_.place(f"{calls}"), calls) for calls in CALLS)
+    if shutil.which("valgrind") is None:
+        raise LeftOutError("valgrind is not installed")
     between = CALLS[1] - CALLS[0]
+    few, many = (
+        (_of_server(calls, round_.place(f"{calls}")), _of_client(calls, round_))
+        for calls in CALLS
+    )
     return Allocated(
         *((more - less) / between for less, more in zip(few, many, strict=True))
     )
 
 
-def _allocated(place: Path, calls: int) -> tuple[int, int]:
-    server_file, client_file = place / "server", place / "client"
-    server_env = {ALLOCATIONS: str(server_file)}
-    with processes.role("server", PEER, module=ROLES, env=server_env) as server:
-        load = EchoLoad(
-            peer=PEER,
-            port=server.port,
-            in_flight=IN_FLIGHT,
-            connections=1,
-            calls=calls,
-        )
-        client_env = {ALLOCATIONS: str(client_file)}
-        processes.ask("client", load, module=ROLES, env=client_env)
-    return _total(server_file), _total(client_file)
+def _of_server(calls: int, place: Path) -> int:
+    log = place / "server"
+    with processes.role(
+        "server", PEER, module=ROLES, env=EVERY_OBJECT, under=COUNTED, log=log
+    ) as server:
+        processes.ask("client", _load(server.port, calls), module=ROLES)
+        server.process.send_signal(signal.SIGTERM)
+        server.process.wait(END_S)
+    return _total(log)
 
 
-def _total(file: Path) -> int:
-    told = file.with_suffix(".json")
-    command = [sys.executable, "-m", "memray", "stats", "--json", "--output"]
-    try:
-        subprocess.run(
-            [*command, str(told), str(file)], check=True, capture_output=True
+def _of_client(calls: int, round_: Round) -> int:
+    log = round_.place(f"{calls}") / "client"
+    with processes.role("server", PEER, module=ROLES) as server:
+        processes.ask(
+            "client",
+            _load(server.port, calls),
+            module=ROLES,
+            env=EVERY_OBJECT,
+            under=COUNTED,
+            log=log,
         )
-    except subprocess.CalledProcessError as error:
-        raise LeftOutError(f"memray: {error.stderr.decode()}") from error
-    return msgspec.json.decode(told.read_bytes(), type=_Totals).total_bytes_allocated
+    return _total(log)
+
+
+def _load(port: int, calls: int) -> EchoLoad:
+    return EchoLoad(
+        peer=PEER, port=port, in_flight=IN_FLIGHT, connections=1, calls=calls
+    )
+
+
+def _total(log: Path) -> int:
+    found = re.search(r"Total:\s+([\d,]+) bytes", log.read_text())
+    assert found is not None, log.read_text()
+    return int(found[1].replace(",", ""))
 
 
 def idle_mb(_round: Round) -> float:
