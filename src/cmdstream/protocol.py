@@ -90,8 +90,10 @@ class _Inbox:
             self.data += data
         self.offset = 0
 
-    def begin_anew(self) -> None:
-        self.needed, self.decode = 1, self._decode_anew
+    def consume(self, end: int) -> None:
+        self.offset = end
+        if self.needed != 1:
+            self.needed, self.decode = 1, self._decode_anew
 
     def wait_for(self, end: int | Unfinished) -> None:
         if isinstance(end, Unfinished):
@@ -172,7 +174,7 @@ class ServerConnection:
                 return None
             seq, position = found
             if seq == 0:
-                inbox.offset = position
+                inbox.consume(position)
                 return _PING_RECEIVED
             decode = inbox.decode
             decoded = decode(data, position)
@@ -182,9 +184,8 @@ class ServerConnection:
         if not isinstance(decoded, Decoded):
             inbox.wait_for(decoded)
             return None
-        inbox.offset = end = decoded.end
-        if inbox.needed != 1:
-            inbox.begin_anew()
+        end = decoded.end
+        inbox.consume(end)
         return CommandReceived(
             seq, decoded.tag, decoded.value, decoded.body, end - start
         )
@@ -274,7 +275,7 @@ class ClientConnection:
                 return None
             seq, position = found
             if seq == 0:
-                inbox.offset = position
+                inbox.consume(position)
                 return _PONG_RECEIVED
             decode = inbox.decode
             decoded = decode(data, position)
@@ -285,9 +286,8 @@ class ClientConnection:
         if not isinstance(decoded, Decoded):
             inbox.wait_for(decoded)
             return None
-        inbox.offset = end = decoded.end
-        if inbox.needed != 1:
-            inbox.begin_anew()
+        end = decoded.end
+        inbox.consume(end)
         value, is_last = decoded.value, self._is_last
         return ResultReceived(seq, value, is_last(value), end - start)
 
@@ -343,8 +343,7 @@ class ClientConnection:
         info = bytes(inbox.data[start:end])
         if info != self._server_info:
             raise ServerInfoMismatchError(self._server_info, info)
-        inbox.offset = end
-        inbox.begin_anew()
+        inbox.consume(end)
         self.greeted = True
         return ServerInfoReceived(info)
 

@@ -467,6 +467,12 @@ def test_any_bytes_are_parsed_or_blamed_on_the_peer(
             pass
 
 
+def test_a_ping_in_two_segments_does_not_hold_back_the_next_one() -> None:
+    segments = [b"\x80", b"\x00", b"\x00"]  # 80 00 is a long way to write 00
+    assert serve(segments) == ([PingReceived()] * 2, None)
+    assert receive(segments) == ([PongReceived()] * 2, None)
+
+
 def test_a_large_body_is_not_parsed_again_for_every_segment() -> None:
     """Counted in looks at the codec: one for the length, one for the body."""
     looks: list[int] = []
