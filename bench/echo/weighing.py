@@ -43,7 +43,7 @@ def allocated(round_: Round) -> Allocated:
         raise LeftOutError("valgrind is not installed")
     between = CALLS[1] - CALLS[0]
     few, many = (
-        (_of_server(calls, round_.place(f"{calls}")), _of_client(calls, round_))
+        (_of_server(calls, round_), _of_client(calls, round_))
         for calls in CALLS
     )
     return Allocated(
@@ -51,8 +51,8 @@ def allocated(round_: Round) -> Allocated:
     )
 
 
-def _of_server(calls: int, place: Path) -> int:
-    log = place / "server"
+def _of_server(calls: int, round_: Round) -> int:
+    log = round_.place(f"server-{calls}") / "log"
     with processes.role(
         "server", PEER, module=ROLES, env=EVERY_OBJECT, under=COUNTED, log=log
     ) as server:
@@ -63,7 +63,7 @@ def _of_server(calls: int, place: Path) -> int:
 
 
 def _of_client(calls: int, round_: Round) -> int:
-    log = round_.place(f"{calls}") / "client"
+    log = round_.place(f"client-{calls}") / "log"
     with processes.role("server", PEER, module=ROLES) as server:
         processes.ask(
             "client",
