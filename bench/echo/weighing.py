@@ -43,8 +43,7 @@ def allocated(round_: Round) -> Allocated:
         raise LeftOutError("valgrind is not installed")
     between = CALLS[1] - CALLS[0]
     few, many = (
-        (_of_server(calls, round_), _of_client(calls, round_))
-        for calls in CALLS
+        (_of_server(calls, round_), _of_client(calls, round_)) for calls in CALLS
     )
     return Allocated(
         *((more - less) / between for less, more in zip(few, many, strict=True))
