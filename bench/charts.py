@@ -1,11 +1,13 @@
-"""Draw the figures: ``make bench-charts`` makes pictures and tables from the JSON.
+"""Draw the figures: ``make bench-charts`` makes pictures and tables from the JSONs.
 
 Nothing here measures, and nothing is typed in by hand: `tests/bench/test_charts.py`
 holds that what is committed is what the committed JSON draws.
 
     docs/throughput.svg    sagas per second, 100 in flight, beside the peers
     docs/latency.svg       milliseconds of one saga, beside the peers
-    docs/performance.md    between <!-- figures --> and <!-- /figures -->
+    docs/echo.svg          round trips per second of an echo, beside others
+    docs/performance.md    between <!-- figures --> and <!-- /figures -->, and
+                           between <!-- echo --> and <!-- /echo -->
     README.md              between <!-- measured --> and <!-- /measured -->
 """
 
@@ -17,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 from xml.sax.saxutils import escape
 
-from bench.results import CORE, Figure, Machine, Results, described, load
+from bench.results import CMDSTREAM, CORE, Figure, Machine, Results, described, load
 
 ROOT = Path(__file__).parents[1]
 
@@ -82,6 +84,24 @@ CHARTS = (
             Row("dbos_p50_ms", "DBOS, SQLite", "in the caller's process"),
             Row("p50_ms", "coordinator", "over the wire", ours=True),
             Row("restate_p50_ms", "Restate", "over the wire"),
+        ),
+    ),
+)
+
+
+ECHO_CHARTS = (
+    Chart(
+        "echo.svg",
+        "An echo of 64 bytes, 100 in flight on one connection",
+        "round trips per second, logarithmic; more is better",
+        (
+            Row("bare_per_s", "asyncio.Protocol", "no codec, no numbers"),
+            Row("json_per_s", "cmdstream", "JSON", ours=True),
+            Row("mus_per_s", "cmdstream", "MUS", ours=True),
+            Row("protobuf_per_s", "cmdstream", "Protobuf", ours=True),
+            Row("go_per_s", "cmd-stream-go", "JSON, Go at both ends"),
+            Row("aiohttp_per_s", "aiohttp", "HTTP/1.1, bytes"),
+            Row("grpc_per_s", "grpc.aio", "unary, bytes"),
         ),
     ),
 )
@@ -232,24 +252,27 @@ def between(text: str, mark: str, content: str) -> str:
     return found
 
 
-def drawn(results: Results) -> dict[Path, str]:
+def drawn(core: Results, echo: Results) -> dict[Path, str]:
     """Return the text of every file that shows figures."""
-    files = {ROOT / "docs" / one.file: draw(one, results) for one in CHARTS}
-    for path, mark, content in (
-        (ROOT / "docs" / "performance.md", "figures", figures_table(results)),
-        (ROOT / "README.md", "measured", measured(results)),
-    ):
-        files[path] = between(path.read_text(), mark, content)
-    return files
+    docs, readme = ROOT / "docs", ROOT / "README.md"
+    text = between(
+        (docs / "performance.md").read_text(), "figures", figures_table(core)
+    )
+    return {
+        **{docs / one.file: draw(one, core) for one in CHARTS},
+        **{docs / one.file: draw(one, echo) for one in ECHO_CHARTS},
+        docs / "performance.md": between(text, "echo", figures_table(echo)),
+        readme: between(readme.read_text(), "measured", measured(core)),
+    }
 
 
 def main() -> int:
     """Write the files."""
-    results = load(CORE)
-    if results is None:
-        print(f"there is no {CORE}; `make bench` writes it", file=sys.stderr)
+    core, echo = load(CORE), load(CMDSTREAM)
+    if core is None or echo is None:
+        print(f"{CORE} or {CMDSTREAM} is missing; see `make help`", file=sys.stderr)
         return 1
-    for path, text in drawn(results).items():
+    for path, text in drawn(core, echo).items():
         path.write_text(text)
         print(path.relative_to(ROOT))
     return 0

@@ -2,12 +2,14 @@
 
 import itertools
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
 from bench.charts import (
     CHARTS,
+    ECHO_CHARTS,
     WIDTH,
     Chart,
     between,
@@ -18,8 +20,10 @@ from bench.charts import (
     number,
     scale,
 )
+from bench.echo.figures import FIGURES as ECHO_FIGURES
 from bench.figures import FIGURES
-from bench.results import CORE, Figure, Machine, Results, load
+from bench.results import CMDSTREAM, CORE, Figure, Machine, Results, load
+from bench.rounds import Spec
 
 SVG = "{http://www.w3.org/2000/svg}"
 MACHINE = Machine(python="3.11", kernel="6", cpu="x", cores=2)
@@ -35,30 +39,37 @@ ALL = Results(
     machine=MACHINE,
     figures=[
         line(row.figure, 10.0**index, 0.9 * 10.0**index, 1.5 * 10.0**index)
-        for chart in CHARTS
+        for chart in (*CHARTS, *ECHO_CHARTS)
         for index, row in enumerate(chart.rows)
     ],
 )
 
 
-def committed() -> Results:
-    results = load(CORE)
+def committed(path: Path) -> Results:
+    results = load(path)
     assert results is not None
     return results
 
 
 def test_what_is_committed_is_what_the_committed_figures_draw() -> None:
-    for path, text in drawn(committed()).items():
+    for path, text in drawn(committed(CORE), committed(CMDSTREAM)).items():
         assert path.read_text() == text, f"{path.name}: run `make bench-charts`"
 
 
-def test_every_committed_figure_is_one_that_is_measured() -> None:
-    known = {spec.name for spec in FIGURES}
-    assert {figure.name for figure in committed().figures} <= known
-    assert {row.figure for chart in CHARTS for row in chart.rows} <= known
+@pytest.mark.parametrize(
+    ("path", "specs", "charts"),
+    [(CORE, FIGURES, CHARTS), (CMDSTREAM, ECHO_FIGURES, ECHO_CHARTS)],
+    ids=["core", "cmdstream"],
+)
+def test_every_committed_figure_is_one_that_is_measured(
+    path: Path, specs: Sequence[Spec], charts: Sequence[Chart]
+) -> None:
+    known = {spec.name for spec in specs}
+    assert {figure.name for figure in committed(path).figures} <= known
+    assert {row.figure for chart in charts for row in chart.rows} <= known
 
 
-@pytest.mark.parametrize("chart", CHARTS, ids=lambda chart: chart.file)
+@pytest.mark.parametrize("chart", [*CHARTS, *ECHO_CHARTS], ids=lambda chart: chart.file)
 def test_a_chart_has_a_bar_for_each_figure_within_its_width(chart: Chart) -> None:
     picture = ET.fromstring(draw(chart, ALL))
     bars = picture.findall(f"{SVG}rect")
@@ -72,7 +83,7 @@ def test_a_chart_has_a_bar_for_each_figure_within_its_width(chart: Chart) -> Non
     assert max(ends) < WIDTH
 
 
-@pytest.mark.parametrize("chart", CHARTS, ids=lambda chart: chart.file)
+@pytest.mark.parametrize("chart", [*CHARTS, *ECHO_CHARTS], ids=lambda chart: chart.file)
 def test_a_chart_can_be_read_aloud_and_in_the_dark(chart: Chart) -> None:
     text = draw(chart, ALL)
     picture = ET.fromstring(text)
