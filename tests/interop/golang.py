@@ -22,7 +22,7 @@ from pathlib import Path
 
 from tests.lacking import lack
 
-__all__ = ["MODULE", "LackError", "program", "programs"]
+__all__ = ["MODULE", "LackError", "find_go", "program", "programs", "run_go"]
 
 HERE = Path(__file__).parent
 MODULE = HERE / "go"
@@ -57,10 +57,8 @@ def programs() -> Path:
     Raises:
         LackError: There is nothing to build them with.
     """
-    go = _find_go()
-    if go is None:
-        raise LackError("needs Go: `make go` installs it, or GO=… names one")
-    made_of = hashlib.sha256(_output(go, "version").encode())
+    go = find_go()
+    made_of = hashlib.sha256(run_go(go, "version").encode())
     for path in sorted(path for path in MODULE.rglob("*") if path.is_file()):
         made_of.update(f"{path.relative_to(MODULE)}\0".encode())
         made_of.update(path.read_bytes())
@@ -73,27 +71,40 @@ def programs() -> Path:
     return built
 
 
-def _find_go() -> str | None:
+def find_go() -> str:
+    """Return the path of Go.
+
+    Raises:
+        LackError: There is none.
+    """
     ours = shutil.which("go", path=str(Path(sys.executable).parent))
-    return os.environ.get("GO") or ours or shutil.which("go")
+    go = os.environ.get("GO") or ours or shutil.which("go")
+    if go is None:
+        raise LackError("needs Go: `make go` installs it, or GO=… names one")
+    return go
 
 
 def _build(go: str, built: Path) -> None:
     try:
-        _output(go, "mod", "download")
+        run_go(go, "mod", "download")
     except subprocess.CalledProcessError as error:
         reason = f"needs the Go modules of tests/interop/go: {error.stderr.strip()}"
         raise LackError(reason) from error
     with tempfile.TemporaryDirectory(dir=_CACHE) as folder:
         out = Path(folder) / "programs"
-        _output(go, "build", "-trimpath", "-buildvcs=false", "-o", f"{out}/", "./...")
+        run_go(go, "build", "-trimpath", "-buildvcs=false", "-o", f"{out}/", "./...")
         out.rename(built)
 
 
-def _output(go: str, *arguments: str) -> str:
+def run_go(go: str, *arguments: str, folder: Path = MODULE) -> str:
+    """Run one command of Go in *folder*, and return what it printed.
+
+    Raises:
+        subprocess.CalledProcessError: It failed; `stderr` says why, and is printed.
+    """
     done = subprocess.run(
         (go, *arguments),
-        cwd=MODULE,
+        cwd=folder,
         env={**os.environ, **_SETTINGS},
         capture_output=True,
         text=True,
