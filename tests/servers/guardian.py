@@ -12,6 +12,7 @@ stopped process too, and the folders go. A process is held by a descriptor, so t
 number may be taken by another in the meantime.
 """
 
+import atexit
 import os
 import shutil
 import signal
@@ -35,6 +36,7 @@ class Guardian:
             start_new_session=True,  # Ctrl-C is for the test, which then ends
         )
         self.owner = os.getpid()
+        atexit.register(self._leave)
 
     @classmethod
     def ours(cls) -> "Guardian":
@@ -42,6 +44,10 @@ class Guardian:
         if cls._ours is None or cls._ours.owner != os.getpid():
             cls._ours = cls()
         return cls._ours
+
+    def _leave(self) -> None:
+        if self.owner == os.getpid():
+            self._process.communicate()
 
     def tell(self, what: str, which: object) -> None:
         """Tell it one line, of those above."""

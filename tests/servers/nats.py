@@ -9,18 +9,21 @@ It is built with the Go of `tests/interop/golang.py`. Its version stands in
 ``go/go.mod``, the hash of each module in ``go/go.sum``; it is kept in ``.cache``.
 """
 
+import atexit
 import functools
 import hashlib
 import json
+import signal
 import subprocess
 import urllib.error
 import urllib.request
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Generator, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import nats
 from tests.certificates import Pair
 from tests.interop import golang
 from tests.lacking import lack
@@ -32,10 +35,16 @@ __all__ = [
     "NatsCluster",
     "NatsOptions",
     "NatsTls",
+    "delete_streams",
     "install",
+    "nats_client",
     "nats_cluster",
     "nats_server",
+    "shared_cluster",
+    "shared_server",
 ]
+
+T = TypeVar("T")
 
 _MODULE = Path(__file__).parent / "go"
 _PACKAGE = "github.com/nats-io/nats-server/v2"
@@ -131,7 +140,7 @@ class Nats:
         self.port, self._monitor, _ = ports
         self._options = options
         self._size = max(1, len(routes))
-        path = place.folder / f"{name}.conf"
+        self._path = path = place.folder / f"{name}.conf"
         store = place.folder / name / "data"
         path.write_text(_configuration(name, options, ports, routes, store))
         self.process: Server = place.server(name, (str(_program()), "-c", str(path)))
@@ -170,6 +179,12 @@ class Nats:
     def resume(self) -> None:
         """See `Server.resume`."""
         self.process.resume()
+
+    def reload(self, extra: str) -> None:
+        """Have it take other further lines of configuration, in its own time."""
+        old = self._path.read_text()
+        self._path.write_text(old.replace(self._options.extra, extra))
+        self.process.send(signal.SIGHUP)
 
     def ask(self, path: str) -> Any:
         """Return what it says of itself, e.g. under ``/jsz?streams=true``.
@@ -262,6 +277,42 @@ def nats_cluster(options: NatsOptions = _DEFAULT) -> Generator[NatsCluster]:
         for server in cluster.servers:
             server.wait()
         yield cluster
+
+
+@functools.cache
+def shared_server() -> Nats:
+    """Return a server that runs as long as the process, for tests that share one."""
+    return _shared(nats_server())
+
+
+@functools.cache
+def shared_cluster() -> NatsCluster:
+    """Return a cluster that runs as long as the process."""
+    return _shared(nats_cluster())
+
+
+@asynccontextmanager
+async def nats_client(*addresses: str) -> AsyncGenerator[Any]:
+    """Give a client of nats-py, whose annotations a strict checker can't follow."""
+    library: Any = nats
+    client = await library.connect([f"nats://{address}" for address in addresses])
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+async def delete_streams(addresses: Sequence[str], streams: Sequence[str]) -> None:
+    """Delete *streams*, as an operator does."""
+    async with nats_client(*addresses) as client:
+        for stream in streams:
+            await client.jetstream().delete_stream(stream)
+
+
+def _shared(made: AbstractContextManager[T]) -> T:
+    running = made.__enter__()
+    atexit.register(made.__exit__, None, None, None)
+    return running
 
 
 def _leads(server: Nats, stream: str) -> bool:

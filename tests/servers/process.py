@@ -136,13 +136,17 @@ class Server:
         """
         self._end(signal.SIGTERM)
 
+    def send(self, number: signal.Signals) -> None:
+        """Send it a signal that it lives on with."""
+        os.kill(self.pid, number)
+
     def pause(self) -> None:
         """Stop it where it is: a machine that hangs. Its connections stay."""
-        os.kill(self.pid, signal.SIGSTOP)
+        self.send(signal.SIGSTOP)
 
     def resume(self) -> None:
         """Let it go on after `pause`."""
-        os.kill(self.pid, signal.SIGCONT)
+        self.send(signal.SIGCONT)
 
     def _end(self, number: signal.Signals) -> None:
         process = self._process
