@@ -106,7 +106,8 @@ coverage: $(STAMP) ## branch coverage; the pure core and the journal must have a
 	$(BIN)/coverage run -m pytest $(SPREAD) $(UNMEASURED:%=--ignore=%)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --show-missing --skip-covered
-	$(BIN)/coverage report --fail-under=100 --include=$(PURE) > /dev/null
+	$(BIN)/coverage report --fail-under=100 --include=$(PURE) --omit=$(NETWORKED) \
+	  > /dev/null
 
 PURE := src/coordinator/admission.py,src/coordinator/batch.py,$\
   src/coordinator/culprits.py,src/coordinator/door.py,$\
@@ -117,6 +118,13 @@ PURE := src/coordinator/admission.py,src/coordinator/batch.py,$\
   src/coordinator/values.py,src/coordinator/journals/*,src/coordinator/commit.py,$\
   src/coordinator/log.py,src/cmdstream/wire.py,src/cmdstream/codec.py,$\
   src/cmdstream/protocol.py,src/cmdstream/pending.py,src/cmdstream/codecs/*
+
+# Not held at all of it, though in journals/: the shell over real servers. What they can
+# be made to answer is asked of them; the rest is what a network does at odd moments. What
+# such an answer means is decided in the modules beside these, which are held.
+NETWORKED := src/coordinator/journals/nats/connection.py,$\
+  src/coordinator/journals/nats/journal.py,src/coordinator/journals/nats/opening.py,$\
+  src/coordinator/journals/nats/partition.py,src/coordinator/journals/nats/stream.py
 
 $(PEERS): pyproject.toml $(STAMP)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev,bench]'

@@ -207,15 +207,24 @@ class JournalDamagedError(JournalError):
     """Stored bytes are not what was written, somewhere other than in a torn tail.
 
     Attributes:
-        path: The damaged file.
-        offset: Bytes from its start to the first batch (or header) that is bad.
+        path: The damaged file, or stream.
+        offset: Bytes from its start to the first batch (or header) that is bad; in a
+            stream, the sequence of the message.
     """
 
-    def __init__(self, path: str, offset: int, problem: str) -> None:
+    def __init__(
+        self,
+        path: str,
+        offset: int,
+        problem: str,
+        *,
+        unit: str = "byte",
+        advice: str = "restore the file from a copy, or let `coordinator journal "
+        "repair` say what is lost",
+    ) -> None:
         super().__init__(
-            f"{path} is damaged at byte {offset}: {problem}; the partition is not "
-            f"opened: restore the file from a copy, or let `coordinator journal "
-            f"repair` say what is lost"
+            f"{path} is damaged at {unit} {offset}: {problem}; the partition is not "
+            f"opened: {advice}"
         )
         self.path = path
         self.offset = offset

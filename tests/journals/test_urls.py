@@ -3,9 +3,12 @@
 import asyncio
 import errno
 import os
+import sys
 from pathlib import Path
 
 import pytest
+from tests.journals.nats.support import new_url
+from tests.servers.nats import shared_server
 
 from coordinator.errors import (
     JournalBrokenError,
@@ -14,7 +17,13 @@ from coordinator.errors import (
 )
 from coordinator.journals.memory import MemoryJournal
 from coordinator.journals.segments.journal import SegmentJournal
-from coordinator.journals.urls import open_journal, parse_duration, segment_size_of
+from coordinator.journals.urls import (
+    examine_streams,
+    open_journal,
+    parse_duration,
+    segment_size_of,
+    without_secrets,
+)
 from coordinator.ports import Journal
 
 
@@ -156,3 +165,39 @@ def test_a_url_tells_the_size_of_its_segments() -> None:
     assert segment_size_of("file:./orders?segment_mib=3&retention=7d") == 3 << 20
     with pytest.raises(ValueError, match="unknown option"):
         segment_size_of("file:./orders?size=3")
+
+
+def test_a_nats_url_names_servers_and_is_looked_at_without_making_anything() -> None:
+    url = new_url(shared_server())
+
+    async def main() -> None:
+        found = await examine_streams(url)
+        assert "does not exist" in found[-1].found
+        journal = await open_journal(url)
+        assert journal.partitions == 1
+        await journal.aclose()
+        assert "is a journal of format 1" in "".join(
+            one.found for one in await examine_streams(url)
+        )
+
+    asyncio.run(main())
+
+
+def test_without_nats_py_it_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delitem(sys.modules, "coordinator.journals.nats.connection", False)
+    monkeypatch.setitem(sys.modules, "nats", None)
+    monkeypatch.setitem(sys.modules, "nats.errors", None)
+    with pytest.raises(ValueError, match=r"pip install 'coordinator\[nats\]'"):
+        opened("nats://host/orders")
+
+
+def test_no_message_says_a_secret() -> None:
+    for url in ("nat://u:s3cret@h/j", "nat://s3cret@h/j", "nat://u:x?s3cret@h/j"):
+        with pytest.raises(ValueError, match="no journal of kind 'nat'") as caught:
+            opened(url)
+        assert "s3cret" not in str(caught.value)
+    assert without_secrets("nats://u:p@a,b/j?x=1") == "nats://…@a,b/j?x=1"
+    for plain in ("nats://a,b/j?x=1", "file:///a/b@c", "file:./a", "memory:"):
+        assert without_secrets(plain) == plain

@@ -3,6 +3,7 @@
     memory:                                          for tests; ?partitions=2
     file:./orders                                    a folder, made if it is missing
     file:///var/lib/orders?partitions=4&retention=30d
+    nats://a,b,c/orders?partitions=4&replicas=3      streams of NATS JetStream
 
 Options of ``file:``
 
@@ -14,6 +15,8 @@ Options of ``file:``
                  <archive>/<journal id>/p0, so that journals may share it; they
                  are deleted if there is none
 
+Those of ``nats:`` are in `coordinator.journals.nats.address`.
+
 Each backend is imported when a URL asks for it.
 """
 
@@ -21,14 +24,26 @@ import asyncio
 import os
 import re
 from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from coordinator.ports import Journal
 
-__all__ = ["open_journal", "parse_duration", "segment_size_of"]
+if TYPE_CHECKING:
+    from coordinator.journals.nats.checks import Finding
+
+__all__ = [
+    "examine_streams",
+    "open_journal",
+    "parse_duration",
+    "segment_size_of",
+    "without_secrets",
+]
 
 _UNITS_S = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 24 * 3600}
 _FILE_OPTIONS = {"partitions", "segment_mib", "retention", "archive"}
+_SECRETS = re.compile(r"(?<=:)//(?!/).*@")
 _DURATION = re.compile(r"([0-9]+)([smhd]?)")
 
 
@@ -46,9 +61,12 @@ async def open_journal(url: str) -> Journal:
             return _open_memory(url)
         case "file":
             return await _open_file(url)
+        case "nats":
+            return await _open_nats(url)
         case _:
             raise ValueError(
-                f"no journal of kind {scheme!r} in {url!r}; there are memory: and file:"
+                f"no journal of kind {scheme!r} in {without_secrets(url)!r}; there are "
+                f"memory:, file: and nats:"
             )
 
 
@@ -131,6 +149,51 @@ async def _open_file(url: str) -> Journal:
     return await SegmentJournal.open_folder(
         folder, partitions=partitions, options=store_options, archive=archive
     )
+
+
+async def _open_nats(url: str) -> Journal:
+    from coordinator.journals.nats.address import parse_address  # noqa: PLC0415
+
+    address = parse_address(url, os.environ)
+    _need_nats()
+    from coordinator.journals.nats.journal import NatsJournal  # noqa: PLC0415
+
+    return await NatsJournal.open_address(address)
+
+
+async def examine_streams(url: str) -> "list[Finding]":
+    """Say what is to be said of the ``nats:`` journal *url*, and of its servers.
+
+    Nothing is made or changed.
+
+    Raises:
+        ValueError: The URL can't be, or nats-py is not there.
+        JournalError: It can't be looked at.
+    """
+    from coordinator.journals.nats.address import parse_address  # noqa: PLC0415
+
+    address = parse_address(url, os.environ)
+    _need_nats()
+    from coordinator.journals.nats.opening import examine  # noqa: PLC0415
+
+    return await examine(address)
+
+
+def _need_nats() -> None:
+    """Check that what ``nats:`` needs is installed.
+
+    Raises:
+        ValueError: It is not.
+    """
+    try:
+        import_module("coordinator.journals.nats.connection")
+    except ModuleNotFoundError as error:
+        raise ValueError(str(error)) from error
+
+
+def without_secrets(url: str) -> str:
+    """Return *url* for people: who we are, and how we prove it, is not shown."""
+    return _SECRETS.sub("//…@", url)
 
 
 def _check_archive(path: str, archive: str) -> None:

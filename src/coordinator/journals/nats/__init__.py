@@ -1,0 +1,1 @@
+"""The ``nats:`` journal: JetStream streams; needs ``coordinator[nats]``."""
