@@ -169,6 +169,9 @@ def test_a_journal_is_named_by_folder_or_url() -> None:
         with pytest.raises(CliError) as raised:
             folder_of(none)
         assert raised.value.code is ExitCode.USAGE
+    with pytest.raises(CliError, match="`serve` and `doctor` can") as raised:
+        folder_of("nats://ann:s3cret@host/journal")
+    assert "s3cret" not in str(raised.value)
 
 
 def test_numbers_are_shown_for_people() -> None:

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from tests.cli.modules import SHOP
 from tests.cli.runner import ask, invoke
+from tests.journals.nats.support import new_url
 from tests.processes import Ended, run_cli, serving
+from tests.servers.nats import shared_server
 
 from coordinator import Coordinator, Workflow
 from coordinator.cli import checks
@@ -99,6 +101,27 @@ def test_a_coordinator_without_an_admin_socket_is_told_apart(tmp_path: Path) -> 
 def test_other_journals_are_passed_over() -> None:
     ended = invoke(Path("/nowhere"), "doctor", "--journal", "kafka://host/topic")
     assert "server" not in ended.stdout
+
+
+def test_a_journal_in_nats_is_looked_at_with_its_servers() -> None:
+    url = new_url(shared_server())
+    found = _by_name(invoke(Path("/nowhere"), "doctor", "--json", "--journal", url))
+    assert found["server"]["found"] == "nats-server 2.14.9, alone"
+    assert "does not exist" in found["journal"]["found"]
+    assert "sync_interval: always" in found["flush"]["advice"]
+    assert "disk" not in found
+    assert "nats" in found["version"]["found"]
+
+
+def test_a_journal_in_nats_that_can_not_be_looked_at_is_a_problem() -> None:
+    url = "nats://ann:s3cret@127.0.0.1:1/orders"
+    ended = invoke(Path("/nowhere"), "doctor", "--journal", url)
+    assert ended.code == 1
+    assert "nats://127.0.0.1:1/orders can't be opened" in ended.stdout
+    assert "s3cret" not in ended.stdout + ended.stderr
+    ended = invoke(Path("/nowhere"), "doctor", "--journal", "nats://host/a_b")
+    assert ended.code == 2
+    assert "letters, digits and hyphens" in ended.stderr
 
 
 def test_no_journal_at_all_is_fine_and_it_runs_as_a_process(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 from tests.certificates import Authority, Pair, needs_openssl
 from tests.cli.modules import SHOP
 from tests.processes import Ended, eventually, run_cli, serving
+from tests.servers.nats import NatsOptions, nats_server
 from tests.small_disk import mounted
 
 from cmdstream import Client, ClientOptions, JsonCodec, Registry, client_tls
@@ -491,3 +492,33 @@ async def _serve(
     given = () if journal is None else ("--journal", journal)
     listen = () if "--listen" in arguments else ("--listen", "tcp://127.0.0.1:0")
     return await run_cli(folder, "serve", target, *given, *listen, *arguments)
+
+
+def test_a_journal_in_nats_is_served_and_goes_on_after_a_kill(tmp_path: Path) -> None:
+    with nats_server(NatsOptions(user="ann", password="s3cret")) as nats:
+        url = f"nats://ann:s3cret@{nats.address}/orders"
+
+        async def main() -> None:
+            (tmp_path / "payments.mode").write_text("hang")
+            async with serving(tmp_path, SHOP, journal=url) as server:
+                async with (
+                    await Client.connect(*server.address, CODEC) as client,
+                    asyncio.TaskGroup() as group,
+                ):
+                    group.create_task(_lost(client))
+                    await eventually((tmp_path / "payments.hangs").exists)
+                    server.kill()
+                await server.exited()
+                assert "s3cret" not in server.log + str(server.ready)
+                assert server.ready["journal"] == f"nats://…@{nats.address}/orders"
+            (tmp_path / "payments.mode").unlink()
+            async with serving(tmp_path, SHOP, journal=url) as server:
+                assert server.ready["unfinished"] == 1
+                async with await Client.connect(*server.address, CODEC) as client:
+                    assert await client.send(ORDER) == Receipt("o-1", "book-o-1")
+                nats.kill()
+                assert await server.exited() == 1
+                assert "was lost" in server.log
+                assert "s3cret" not in server.log
+
+        asyncio.run(main())

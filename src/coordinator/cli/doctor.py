@@ -4,6 +4,7 @@ Works beside a running server: it takes no lock and writes nothing but a nameles
 to see how long a flush takes. Each check says ok, warning or problem, and what to do.
 """
 
+import asyncio
 import os
 from collections.abc import Callable, Iterator
 
@@ -20,7 +21,7 @@ from coordinator.cli.checks import (
     problem,
     warning,
 )
-from coordinator.cli.exits import CliError, ExitCode
+from coordinator.cli.exits import CliError, ExitCode, exit_code_of
 from coordinator.cli.locks import lock_holder
 from coordinator.cli.offline import opened
 from coordinator.cli.output import (
@@ -35,9 +36,10 @@ from coordinator.cli.output import (
 )
 from coordinator.cli.printing import emit_json
 from coordinator.cli.remote import NoServerError, SilentServerError, ask, folder_of
+from coordinator.errors import JournalError
 from coordinator.journals.segments import inspect
 from coordinator.journals.segments.files import Folder
-from coordinator.journals.urls import segment_size_of
+from coordinator.journals.urls import examine_streams, segment_size_of
 
 __all__ = ["doctor"]
 
@@ -62,19 +64,17 @@ def doctor(journal: str | None, *, as_json: bool) -> ExitCode:
     Raises:
         CliError: *journal* is a URL with an option that is not known.
     """
-    folder = _local_folder(journal)
-    segment_size = _segment_size(journal)
-    checks: list[Check] = []
+    checks = [*machine_checks()]
     code = ExitCode.OK
     with progress("measuring …"):
-        checks += [*machine_checks(), *place_checks(folder, segment_size)]
-        if folder is not None and os.path.isdir(folder):
-            try:
-                with opened(folder) as opened_folder:
-                    checks += _journal(opened_folder)
-            except CliError as error:
-                code = error.code
-                checks.append(problem("journal", str(error), _HELP.get(code, "")))
+        try:
+            if journal is not None and journal.startswith("nats:"):
+                checks += _streams(journal)
+            else:
+                checks += _place(journal)
+        except _FoundError as error:
+            code = error.code
+            checks.append(problem("journal", str(error), error.advice))
     levels = {check.level for check in checks}
     worst = next((one for one in ("problem", "warning") if one in levels), "ok")
     if worst == "problem" and code is not ExitCode.DAMAGED:
@@ -84,6 +84,51 @@ def doctor(journal: str | None, *, as_json: bool) -> ExitCode:
     else:
         emit_lines([line for check in checks for line in _lines(check)])
     return code
+
+
+class _FoundError(Exception):
+    """The journal can't be looked at; with the exit code, and what to do."""
+
+    def __init__(self, said: str, code: ExitCode, advice: str) -> None:
+        super().__init__(said)
+        self.code = code
+        self.advice = advice
+
+
+def _place(journal: str | None) -> Iterator[Check]:
+    """Check the disk, and the journal on it.
+
+    Raises:
+        _FoundError: It can't be read.
+        CliError: *journal* is a URL with an option that is not known.
+    """
+    folder = _local_folder(journal)
+    yield from place_checks(folder, _segment_size(journal))
+    if folder is not None and os.path.isdir(folder):
+        try:
+            with opened(folder) as opened_folder:
+                yield from _journal(opened_folder)
+        except CliError as error:
+            advice = _HELP.get(error.code, "")
+            raise _FoundError(str(error), error.code, advice) from error
+
+
+def _streams(journal: str) -> Iterator[Check]:
+    """Check a journal in NATS, and its servers.
+
+    Raises:
+        _FoundError: It can't be looked at.
+        CliError: *journal* is no address of one.
+    """
+    try:
+        found = asyncio.run(examine_streams(journal))
+    except JournalError as error:
+        # What to do is in what it says.
+        raise _FoundError(str(error), exit_code_of(error), "") from error
+    except ValueError as error:
+        raise CliError(str(error), ExitCode.USAGE) from error
+    for one in found:
+        yield Check(name=one.name, level=one.level, found=one.found, advice=one.advice)
 
 
 _HELP = {

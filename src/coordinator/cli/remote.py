@@ -31,6 +31,7 @@ from coordinator.api.admin_messages import (
 )
 from coordinator.api.admin_socket import SOCKET, journal_folder, within
 from coordinator.cli.exits import CliError, ExitCode
+from coordinator.journals.urls import without_secrets
 
 __all__ = [
     "NoServerError",
@@ -86,8 +87,8 @@ def folder_of(journal: str | None) -> str:
     folder = journal_folder(journal)
     if folder is None and journal.startswith(("memory:", "kafka:", "nats:")):
         raise CliError(
-            f"{journal} is not in a folder of this machine, so there is no socket to "
-            f"ask its server by",
+            f"{without_secrets(journal)} is not in a folder of this machine, so this "
+            f"command can neither read it nor ask its server; `serve` and `doctor` can",
             ExitCode.USAGE,
         )
     if folder is None:

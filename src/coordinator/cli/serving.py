@@ -19,6 +19,7 @@ from coordinator.cli.printing import emit_json, flush
 from coordinator.cli.signals import end_on_signals
 from coordinator.cli.target import load_target
 from coordinator.errors import JournalError
+from coordinator.journals.urls import without_secrets
 from coordinator.serve import Address, ServeOptions, serve
 
 __all__ = ["leave", "parse_address", "run_server"]
@@ -120,7 +121,7 @@ def _announce(
         ready = Ready(
             pid=os.getpid(),
             listen=tuple(addresses),
-            journal=str(coordinator.journal),
+            journal=without_secrets(str(coordinator.journal)),
             unfinished=unfinished,
             stuck=stuck,
         )
