@@ -27,6 +27,7 @@ NAMES = (
     "bits",
     "freeze",
     "double",
+    "nats-kills",
 )
 
 
