@@ -84,6 +84,8 @@ class Partition(Protocol):
         included: what was written after opening is not read.
 
         Raises:
+            FencedError: Somebody newer owns the partition, and has trimmed what was to
+                be read.
             JournalDamagedError: Stored bytes are not what was written.
             JournalBrokenError: They can't be read.
         """
@@ -109,6 +111,7 @@ class Partition(Protocol):
         """Return the last stored checkpoint; None if there is none.
 
         Raises:
+            FencedError: Somebody newer owns the partition, and has trimmed it away.
             JournalDamagedError: It is not what was stored.
         """
         ...

@@ -91,6 +91,31 @@ def test_an_old_checkpoint_is_not_put_over_a_newer_one(server: Nats) -> None:
     run(main())
 
 
+def test_who_recovers_while_a_newer_owner_trims_is_fenced_and_reads_no_part(
+    server: Nats,
+) -> None:
+    url = new_url(server)
+
+    async def main() -> None:
+        async with open_url(url) as one, open_url(url) as other:
+            before = await claim(one)
+            await write(before, "a")
+            await before.save_checkpoint(before.end, b"first")
+            await write(before, "b")
+            await before.aclose()
+            old = await claim(one)
+            new = await claim(other)
+            await write(new, "c")
+            await new.save_checkpoint(new.end, b"second")
+            await new.trim(new.end)
+            with pytest.raises(FencedError, match="claimed under epoch 3"):
+                await read(old)
+            with pytest.raises(FencedError, match="claimed under epoch 3"):
+                await old.load_checkpoint()
+
+    run(main())
+
+
 def test_a_write_that_arrives_behind_the_claim_counts_for_nothing(
     server: Nats,
 ) -> None:

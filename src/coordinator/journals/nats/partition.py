@@ -126,6 +126,7 @@ class NatsPartition(HeldPartition):
         """Learn where the last checkpoint says that reading starts; before all else.
 
         Raises:
+            FencedError: Somebody newer owns the partition, and has trimmed it.
             JournalDamagedError: It is gone.
             JournalBrokenError: It can't be read.
         """
@@ -232,6 +233,7 @@ class NatsPartition(HeldPartition):
         reader = Reader(
             journal_id=stream.journal_id, partition=self.number, stream=stream.name
         )
+        batch: Batch | None = None
         first = True
         try:
             found = stream.messages(
@@ -243,8 +245,7 @@ class NatsPartition(HeldPartition):
                     if batch is None:
                         continue
                     if first and batch.first > max(low, since):
-                        raise damaged(
-                            stream.name,
+                        raise await self._taken_away(
                             sequence,
                             f"it begins at position {batch.first}, and what lies from "
                             f"{low} on is needed",
@@ -253,6 +254,9 @@ class NatsPartition(HeldPartition):
                     self._read.note(batch.first, reader.began)
                     if batch.end > since:
                         yield batch
+            # Who claims behind us may let go of everything before, this claim included.
+            if batch is None or batch.crc != self._claim.crc:
+                raise await self._taken_away(self._claimed, "our own claim is gone")
         except _NO_ANSWER as error:
             raise self._unreadable(error) from error
         if reader.foreign_count:
@@ -263,6 +267,22 @@ class NatsPartition(HeldPartition):
                 reader.foreign_count,
                 reader.foreign,
             )
+
+    async def _taken_away(self, sequence: int, problem: str) -> JournalError:
+        """Say why what we need is not there: a newer owner trimmed, or it is damage.
+
+        Raises:
+            ApiProblem: JetStream will not say.
+            LostError: The connection was lost.
+            NoAnswerError: Nobody answers.
+        """
+        end = await self._stream.find_end()
+        if end.tail.epoch <= self.epoch:
+            return damaged(self._stream.name, sequence, problem)
+        return FencedError(
+            f"partition {self.number} was claimed under epoch {end.tail.epoch}, and "
+            f"what it needed no longer was let go of; ours is {self.epoch}"
+        )
 
     def _unreadable(self, error: Exception) -> JournalBrokenError:
         return JournalBrokenError(f"partition {self.number} can't be read: {error}")
@@ -318,7 +338,6 @@ class NatsPartition(HeldPartition):
         if not self._tail.checkpoint:
             return None
         at = self._tail.checkpoint
-        name = self._stream.name
         head, rest = await self._load_head()
         parts: list[bytes] = []
         if head.first:
@@ -333,13 +352,18 @@ class NatsPartition(HeldPartition):
                 raise self._unreadable(error) from error
         data = b"".join((*parts, rest))
         if len(data) != head.size or zlib.crc32(data) != head.crc:
-            raise damaged(name, at, "the checkpoint is not what was stored")
+            problem = "the checkpoint is not what was stored"
+            try:
+                raise await self._taken_away(at, problem)
+            except _NO_ANSWER as error:
+                raise self._unreadable(error) from error
         return data
 
     async def _load_head(self) -> tuple[CheckpointHead, bytes]:
         """Return the last part of the last checkpoint.
 
         Raises:
+            FencedError: Somebody newer owns the partition, and has trimmed it.
             JournalDamagedError: It is not there, or not what was stored.
             JournalBrokenError: It can't be read.
         """
@@ -347,7 +371,7 @@ class NatsPartition(HeldPartition):
         try:
             data = await self._stream.get(at)
             if data is None:
-                raise damaged(self._stream.name, at, "the checkpoint is gone")
+                raise await self._taken_away(at, "the checkpoint is gone")
             return decode_checkpoint_head(self._stream.decode(at, data))
         except MessageError as error:
             raise damaged(self._stream.name, at, str(error)) from error
