@@ -86,6 +86,10 @@ torture: $(STAMP) ## real kills, faults and damage; ONLY=kill COUNT=2000 SEED=1,
 	  $(if $(SEED),--seed $(SEED)) $(if $(JOBS),--jobs $(JOBS)) \
 	  $(if $(FOLDER),--folder $(FOLDER))
 
+.PHONY: model
+model: $(STAMP) ## visit every state of owners on a shared log, and plant bugs
+	$(BIN)/python -m tests.model
+
 TIME   ?= 20
 INPUT  ?=
 KEEP   ?=
