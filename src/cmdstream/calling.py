@@ -174,16 +174,17 @@ class ClientLink(Link):
 
     def _take_all(self, held: ResultReceived | None) -> None:
         assert self._transport is not None
-        next_event, waiting = self.core.next_event, self.waiting
+        next_event = self.core.next_event
         try:
             if held is not None:
                 self._go_on(held)
             while (event := next_event()) is not None:
-                # Nearly always a result of a command that has one: without a call.
+                # Nearly always a result of a command that has one: without a call. The
+                # table is another one once a callback has closed the connection.
                 if isinstance(event, ResultReceived) and isinstance(
-                    waiter := waiting.get(event.seq), asyncio.Future
+                    waiter := self.waiting.get(event.seq), asyncio.Future
                 ):
-                    del waiting[event.seq]
+                    del self.waiting[event.seq]
                     if not waiter.done():
                         waiter.set_result(event)
                 elif not self._take(event):

@@ -573,6 +573,33 @@ def test_a_failing_callback_ends_the_connection_with_its_reason() -> None:
     run(main())
 
 
+def test_a_callback_that_hangs_up_still_sees_the_rest_of_the_segment() -> None:
+    unexpected: list[int] = []
+
+    async def talk(peer: RawPeer) -> None:
+        await peer.receive(1)
+        nobodys, the_senders = CalcResult(1), CalcResult(3)
+        await peer.send(result_frame(9, nobodys) + result_frame(1, the_senders))
+
+    async def main() -> None:
+        async with RawServer(greet_and(talk)) as server:
+
+            def hang_up(received: ResultReceived) -> None:
+                unexpected.append(received.seq)
+                link_of(client).close(ConnectionClosedError("enough"))
+
+            client = await Client.connect(
+                "127.0.0.1", server.port, CODEC, on_unexpected=hang_up
+            )
+            with pytest.raises(ConnectionClosedError, match="enough") as failed:
+                await client.send(AddCmd(1, 2))
+            assert failed.value.may_have_run
+            assert unexpected == [9, 1]
+            await client.aclose()
+
+    run(main())
+
+
 def test_a_successor_counts_on() -> None:
     async def main() -> None:
         held = Held()
