@@ -33,8 +33,6 @@ __all__ = ["Link", "LinkOptions", "describe"]
 
 _PIECE_SIZE = 4 * 1024  # bytes; so many are sent at once: the peer can begin on them
 _BURST_SIZE = 64 * 1024  # bytes that are written in one turn; then others have one
-
-
 _RECEIVE_SIZE = 256 * 1024  # bytes at once
 
 
