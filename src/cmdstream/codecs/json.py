@@ -31,6 +31,7 @@ import datetime as dt
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
+from types import MemberDescriptorType
 from typing import Any
 
 import msgspec
@@ -103,6 +104,7 @@ class JsonBody:
             _write if any(map(_may_have_keys, kinds)) else _ENCODER.encode
         )
         self._has_parts = not isinstance(self._kind, _SCALAR_KINDS)
+        self._is_exact = _exactness_of(self._kind)
         self._has_foreign_key = _key_search(kinds)
         self._quotes = _quotes_of(self._kind)
         self._has_floats = any(_may_hold(kind, float) for kind in kinds)
@@ -118,14 +120,15 @@ class JsonBody:
 
         A class of fields takes whatever it is given, True for an int and a str for a
         float, and msgspec writes what it finds. So what was written is read: in C, and
-        for a small part of what a connection that Go hangs up on would cost.
+        for a small part of what a connection that Go hangs up on would cost. Where all
+        fields are of just the types that reading would give, it is not.
         """
         try:
             write, plain = self._write, self._plain
             text = write(value if plain is None else plain(value))
             if self._has_numbers:
                 text = self._spelled(value, text)
-            if self._has_parts:
+            if self._has_parts and not self._is_exact(value):
                 read = self._read
                 try:
                     read(text)
@@ -349,6 +352,48 @@ def _quotes_of(kind: inspect.Type) -> int | None:
     return count
 
 
+def _exactness_of(kind: inspect.Type) -> Callable[[object], bool]:
+    """Make the test for values whose fields need not be read back: False if unsure.
+
+    For classes whose text fails to be read for no other reason than a field's type: no
+    bounds, no checks of the class's own, and every field is where msgspec finds it.
+    """
+    if not isinstance(kind, inspect.StructType) or kind.array_like:
+        return _never
+    entry = kind.cls
+    fields = [(field.name, _exact_type(field.type)) for field in kind.fields]
+    if hasattr(entry, "__post_init__") or any(
+        exact is None or not isinstance(getattr(entry, name), MemberDescriptorType)
+        for name, exact in fields
+    ):
+        return _never
+
+    def is_exact(value: object) -> bool:
+        if type(value) is not entry:
+            return False
+        for name, exact in fields:  # noqa: SIM110 -- `all` would make a generator
+            if type(getattr(value, name)) is not exact:
+                return False
+        return True
+
+    return is_exact
+
+
+def _exact_type(kind: inspect.Type) -> type | None:
+    """Give the only type whose values are read as *kind*, if they all are."""
+    exact = _EXACT.get(type(kind))
+    # Equal to one that is made without arguments: it has no bounds.
+    return exact if exact is not None and kind == type(kind)() else None
+
+
+_EXACT: dict[type[inspect.Type], type] = {
+    inspect.StrType: str,
+    inspect.IntType: int,
+    inspect.FloatType: float,
+    inspect.BoolType: bool,
+    inspect.BytesType: bytes,
+}
+
 _QUOTE = ord('"')
 _QUOTED = (inspect.StrType, inspect.BytesType)
 _FLAT = (*_QUOTED, inspect.IntType, inspect.FloatType, inspect.BoolType)
@@ -388,6 +433,10 @@ def _naive_time(body: bytes) -> object:
 
 def _always(_body: bytes) -> bool:
     return True
+
+
+def _never(_value: object) -> bool:
+    return False
 
 
 def _refuse_what_go_cannot_read(value: object) -> None:

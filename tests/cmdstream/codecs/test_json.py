@@ -5,7 +5,7 @@ import enum
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import msgspec
 import pytest
@@ -608,3 +608,68 @@ def test_any_body_is_decoded_or_refused(body: bytes) -> None:
         frame = bytes((tag, len(body))) + body
         with suppress(DecodeError):
             assert isinstance(CODEC.decode_command(frame, 0), Decoded)
+
+
+class Flat(msgspec.Struct):
+    text: str
+    count: int = 0
+
+
+class Bounded(msgspec.Struct):
+    text: Annotated[str, msgspec.Meta(max_length=3)]
+
+
+class Choosy(msgspec.Struct):
+    text: str
+
+    def __post_init__(self) -> None:
+        if self.text == "later":
+            raise ValueError("is refused")
+
+
+# Its property hides the field, which is what msgspec looks at.
+Veiled: Any = msgspec.defstruct(
+    "Veiled", [], bases=(Flat,), namespace={"text": property(lambda _self: "fine")}
+)
+
+
+def _choosy_later() -> Choosy:
+    value = Choosy("now")
+    value.text = "later"
+    return value
+
+
+def _veiled() -> object:
+    value = Veiled("a")
+    Flat.__dict__["text"].__set__(value, 5)
+    return value
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        Flat(cast("str", 1)),
+        Flat("a", cast("int", "1")),
+        Flat("a", True),
+        Bounded("long"),
+        _choosy_later(),
+        _veiled(),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_go_would_not_read_is_not_written_by_classes_of_plain_fields(
+    value: object,
+) -> None:
+    with pytest.raises(EncodeError, match="has no JSON form"):
+        JsonBody(type(value)).encode(value)
+
+
+class Swapped(msgspec.Struct, rename={"text": "count", "count": "text"}):
+    text: str
+    count: int
+
+
+def test_a_value_of_another_class_than_the_body_is_read_back() -> None:
+    assert JsonBody(Flat).encode(Flat("a", 1)) == b'{"text":"a","count":1}'
+    with pytest.raises(EncodeError, match="Flat has no JSON form"):
+        JsonBody(Flat).encode(Swapped("a", 1))
