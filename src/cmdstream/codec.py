@@ -42,7 +42,8 @@ T = TypeVar("T")
 LastOne: TypeAlias = bool | str | Callable[[T], bool]
 
 
-class Decoded(msgspec.Struct, frozen=True):
+# Made for each frame and let go at once, so never part of a cycle.
+class Decoded(msgspec.Struct, frozen=True, gc=False):
     """One command or result that a codec found."""
 
     value: object

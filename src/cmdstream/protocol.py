@@ -64,8 +64,9 @@ class _Inbox:
 
     def __init__(self, decode: Decode) -> None:
         self.data: Buffer = b""
+        self.size = 0  # bytes of data
         self.offset = 0  # everything before it is consumed
-        self.needed = 1  # bytes from offset on, before another look is worth it
+        self.reach = 0  # size that data must have before another look is worth it
         self.decode = (
             decode  # or what goes on with a body whose end has to be looked for
         )
@@ -78,7 +79,7 @@ class _Inbox:
 
     def add(self, data: bytes) -> None:
         self.check()
-        if self.offset == len(self.data):
+        if self.offset == self.size:
             self.data = data  # the usual case: whole frames, and nothing is copied
         else:
             # A bytearray grows in place and forgets its front for free, so a body that
@@ -88,28 +89,30 @@ class _Inbox:
             else:
                 del self.data[: self.offset]
             self.data += data
-        self.offset = 0
+            self.reach -= self.offset
+        self.size, self.offset = len(self.data), 0
 
     def consume(self, end: int) -> None:
         self.offset = end
-        if self.needed != 1:
-            self.needed, self.decode = 1, self._decode_anew
+        if self.reach:
+            self.reach, self.decode = 0, self._decode_anew
 
     def wait_for(self, end: int | Unfinished) -> None:
         if isinstance(end, Unfinished):
             self.decode, end = end.resume, end.needed
-        self.needed = end - self.offset
+        self.reach = end
 
     def wait_for_more(self) -> None:
-        self.needed = len(self.data) - self.offset + 1
+        self.reach = self.size + 1
 
     def fail(self, error: RemoteProtocolError) -> None:
         self._error = error
-        self.data, self.offset, self.decode = b"", 0, self._decode_anew
+        self.data, self.size, self.offset = b"", 0, 0
+        self.decode = self._decode_anew
 
     def end(self) -> None:
         self.check()
-        if kept := len(self.data) - self.offset:
+        if kept := self.size - self.offset:
             self.fail(
                 RemoteProtocolError(
                     f"connection closed inside a frame, after {kept} bytes of it"
@@ -142,7 +145,7 @@ class ServerConnection:
     @property
     def is_between_frames(self) -> bool:
         """True if all that arrived has been given out: the next byte begins a frame."""
-        return self._inbox.offset == len(self._inbox.data)
+        return self._inbox.offset == self._inbox.size
 
     def greeting(self) -> bytes:
         """Give what the server has to send before anything else."""
@@ -163,9 +166,11 @@ class ServerConnection:
             RemoteProtocolError: The peer broke the protocol, now or earlier; close the
                 connection. Events given before stay valid.
         """
+        # The client begins with the same lines. They run for every frame, and a method
+        # of the inbox would be one more call each.
         inbox = self._inbox
         data, start = inbox.data, inbox.offset
-        if len(data) - start < inbox.needed:
+        if start == inbox.size or inbox.size < inbox.reach:
             inbox.check()
             return None
         try:
@@ -263,7 +268,7 @@ class ClientConnection:
         """
         inbox = self._inbox
         data, start = inbox.data, inbox.offset
-        if len(data) - start < inbox.needed:
+        if start == inbox.size or inbox.size < inbox.reach:
             inbox.check()
             return None
         seq = None
@@ -337,7 +342,7 @@ class ClientConnection:
                 f"server info of {size} bytes announced, the limit is {INFO_SIZE_MAX}"
             )
         end = start + size
-        if end > len(inbox.data):
+        if end > inbox.size:
             inbox.wait_for(end)
             return None
         info = bytes(inbox.data[start:end])

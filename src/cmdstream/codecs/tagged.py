@@ -124,9 +124,9 @@ class _Messages:
             return self._decode_long(data, offset)
         start = offset + 2
         end = start + size
-        if end > len(data):
-            return end
         body = data[start:end]
+        if len(body) < size:
+            return end
         if not isinstance(body, bytes):
             body = bytes(body)
         try:
