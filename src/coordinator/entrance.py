@@ -5,7 +5,7 @@
 Who may come in is `admission`'s; the order in which the others wait is `door`'s.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 
 from coordinator.admission import Admission
@@ -13,9 +13,10 @@ from coordinator.commit import Durable
 from coordinator.door import Door
 from coordinator.errors import EncodeError, JournalError, NotAcceptedError
 from coordinator.log import Log
-from coordinator.logs import Logs
+from coordinator.logs import ANY, Logs
 from coordinator.model import WorkflowId, format_workflow_id
 from coordinator.pace import Pace
+from coordinator.rare import sometimes
 from coordinator.records import Accepted
 from coordinator.runs import Caller, Outcome, Run, Submission, refuse, tell
 from coordinator.state import WorkflowState
@@ -25,8 +26,9 @@ __all__ = ["Entrance", "LetIn"]
 LetIn = Callable[[Log, WorkflowState, Submission, tuple[Caller, ...], Durable], Run]
 """Has the engine run what was let in; the last is done once it is durable."""
 
-_Kind = tuple[str, bool]
-"""A command's type, and whether a step offers it."""
+_Kind = tuple[str, bool, int | None]
+"""A command's type, whether a step offers it, and the partition that it waits for."""
+_NONE_HELD = "no partition of the journal is held at present"
 _FULL_OF_NESTED = (
     "{0.count} commands are in memory, twice as many as may come in by themselves "
     "(commands_max is {0.commands_max}): commands that wait in a step for commands of "
@@ -93,16 +95,23 @@ class Entrance:
             refuse([caller], self.failure or NotAcceptedError(self.closing))
         elif not (submission.key and self._attach(submission, caller)):
             admission = self._admission
-            kind = submission.type, submission.nested
+            kind = self._kind_of(submission)
             if submission.nested and admission.count >= admission.nested_max:
                 refuse([caller], NotAcceptedError(_FULL_OF_NESTED.format(admission)))
             elif self._closed_to(kind):
-                self._door.push(kind, submission.key, submission, caller)
-                self.on_door()
+                self._wait(submission, (caller,))
                 return True
             else:
                 self._accept(submission, (caller,))
         return False
+
+    def let_in_again(self, submission: Submission, caller: Caller) -> None:
+        """Take in what had come in before its partition was lost, whatever the doors.
+
+        It may have landed all the same: an equal key attaches.
+        """
+        if not (submission.key and self._attach(submission, caller)):
+            self._accept(submission, (caller,))
 
     def withdraw(self, caller: Caller) -> bool:
         """Take *caller* away from the door, and its command if nobody else wants it.
@@ -127,7 +136,8 @@ class Entrance:
         """
         commands_max = self._admission.commands_max
         return (
-            self._admission.count < commands_max
+            ANY in self._held
+            and self._admission.count < commands_max
             and self._door.count < commands_max
             and not self.closing
             and (self._pace.may_enter() or self._full)
@@ -138,6 +148,7 @@ class Entrance:
         """Why no command comes in at present; empty if some may."""
         return (
             self.closing
+            or ("" if ANY in self._held else _NONE_HELD)
             or self._admission.closed_to_all
             or (
                 "commands that may not come in yet fill the door"
@@ -182,8 +193,15 @@ class Entrance:
             refuse(entry[1], NotAcceptedError(self.closing))
         self.on_door()
 
+    def _kind_of(self, submission: Submission) -> _Kind:
+        number = self._held.partition_of(submission.key)
+        absent = None if number in self._held else number
+        return submission.type, submission.nested, absent
+
     def _closed_to(self, kind: _Kind) -> bool:
-        type_, nested = kind
+        type_, nested, absent = kind
+        if absent is not None and absent not in self._held:
+            return True
         admission = self._admission
         # Where all may come in, nobody needs to know what this one needs.
         if (
@@ -197,8 +215,12 @@ class Entrance:
     def _full(self) -> bool:
         # Who comes to a full disk is refused at once, not kept waiting with those who
         # came before.
+        return any(log.partition.full for log in self._held)
+
+    @property
+    def _held(self) -> Logs:
         assert self._logs is not None
-        return any(log.partition.full for log in self._logs)
+        return self._logs
 
     def came_in(self, run: Run) -> None:
         """Note that *run*, which was let in, is durable."""
@@ -206,9 +228,12 @@ class Entrance:
         if self._pace.durable(run, self._time(), records):
             self.look()
 
+    def lost(self, run: Run) -> None:
+        """Note that *run*, which was let in, will not be durable: its log was lost."""
+        self._pace.lost(run)
+
     def _attach(self, submission: Submission, caller: Caller) -> bool:
-        assert self._logs is not None
-        if (located := self._logs.find(submission.type, submission.key)) is None:
+        if (located := self._held.find(submission.type, submission.key)) is None:
             return False
         log, found = located
         id_ = format_workflow_id(log.state.number, found.position)
@@ -221,9 +246,18 @@ class Entrance:
             tell(caller.ended, Outcome(id_, found.type, found.status, found.value))
         return True
 
+    def _wait(self, submission: Submission, callers: Iterable[Caller]) -> None:
+        kind = self._kind_of(submission)
+        for caller in callers:
+            self._door.push(kind, submission.key, submission, caller)
+        self.on_door()
+
     def _accept(self, submission: Submission, callers: tuple[Caller, ...]) -> None:
-        assert self._logs is not None
-        log = self._logs.choose(submission.key)
+        log = self._held.choose(submission.key)
+        if log is None:
+            sometimes("partition lost while a command waited at the door")
+            self._wait(submission, callers)
+            return
         if full := log.partition.full:
             refuse(callers, NotAcceptedError(f"no new command is taken: {full}"))
             return

@@ -84,7 +84,10 @@ class Log:
         self._clock = clock
         self._options = options
         self._on_failure = on_failure
-        self._failed = False
+        self.failure: JournalError | None = None
+        """Why the partition is dead."""
+        self.given_up = False
+        """What is unfinished here is somebody else's, or a later `Log`'s."""
         self._commit = GroupCommit(partition, self._fail)
         # It may die of what it does by itself, while nothing is written for hours.
         partition.watch(self._fail)
@@ -231,8 +234,8 @@ class Log:
 
     def _fail(self, error: JournalError) -> None:
         """Tell that the partition is dead: once, though both its writers find out."""
-        if not self._failed:
-            self._failed = True
+        if self.failure is None:
+            self.failure = error
             self._on_failure(error)
 
     async def aclose(self) -> None:

@@ -12,7 +12,11 @@ import asyncio
 from collections.abc import Callable, Mapping
 
 from coordinator.commit import Durable
-from coordinator.errors import UnknownWorkflowError, WorkflowStateError
+from coordinator.errors import (
+    JournalUnavailableError,
+    UnknownWorkflowError,
+    WorkflowStateError,
+)
 from coordinator.model import WorkflowId, parse_workflow_id
 from coordinator.rare import sometimes
 from coordinator.records import Cancelled, Record, Resumed
@@ -30,6 +34,7 @@ class Operators:
         resume: Callable[[Run], None],
         now: Callable[[], int],
         due_in_s: Callable[[Run], float | None],
+        is_lost: Callable[[int], bool],
     ) -> None:
         """Look after *runs*.
 
@@ -38,11 +43,13 @@ class Operators:
             resume: Runs one that is not running, now.
             now: Microseconds since 1970.
             due_in_s: Seconds until a delayed one is tried again.
+            is_lost: Whether a partition of the journal is not held at present.
         """
         self._runs = runs
         self._resume = resume
         self._now = now
         self._due_in_s = due_in_s
+        self._is_lost = is_lost
 
     async def retry(self, workflow_id: str, by: str) -> None:
         """Run a stuck workflow again; durable on return.
@@ -95,13 +102,19 @@ class Operators:
 
         Raises:
             UnknownWorkflowError: It is not here, or has ended.
+            JournalUnavailableError: Its partition is not held at present.
         """
         run = self._runs.get(WorkflowId(workflow_id))
         if run is None or not run.durable:
             try:
-                parse_workflow_id(workflow_id)
+                number, _ = parse_workflow_id(workflow_id)
             except ValueError as error:
                 raise UnknownWorkflowError(str(error)) from error
+            if self._is_lost(number):
+                raise JournalUnavailableError(
+                    f"partition {number}, where workflow {workflow_id} would be, is "
+                    f"lost and being opened again; see the server's log, and ask again"
+                )
             raise UnknownWorkflowError(
                 f"no unfinished workflow {workflow_id} is here; see `coordinator show`"
             )

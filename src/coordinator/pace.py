@@ -108,6 +108,12 @@ class Pace:
         self._held_back = False
         return True
 
+    def lost(self, command: Hashable) -> None:
+        """Note that *command*, which was let in, will not be durable here."""
+        self.coming -= 1
+        if self._timed == command:
+            self._timed = None
+
     def _change(self) -> None:
         lag_s = self.lag_s = self._least_s
         target_s = max(LAG_S_MIN, LAG_TIMES * self.usual_s)

@@ -117,6 +117,8 @@ class Checker:
         self._last = -1
         self._epoch = 0
         self._closed = self._draining = False
+        self._opened = False
+        """In this life: a second time is after a write of which nobody knows."""
         self._steps: dict[str, tuple[int, str, int, int]] = {}
         """Idempotency key: workflow, step, occurrence, direction."""
         self._answered: set[str] = set()
@@ -187,14 +189,18 @@ class Checker:
         self._told.close()
 
     def _life_begin(self, event: Event) -> None:
-        self._closed = self._draining = False
+        self._closed = self._draining = self._opened = False
         self._told.begin()
+        self._admitted.restart()
+        self._gate.restart()
+        self._cut_off()
+
+    def _cut_off(self) -> None:
+        """Forget what is in no journal: the runs before are over, all at once."""
         self._patience.restart()
         self._answered.clear()
         self._unknown.clear()
         self._pacing.restart()
-        self._admitted.restart()
-        self._gate.restart()
         for workflow in self.workflows.values():
             # Also what was answered: its outcome need not have become durable.
             workflow.cut_off |= workflow.made
@@ -378,6 +384,9 @@ class Checker:
                 "state", f"epoch {epoch} was claimed after epoch {self._epoch}"
             )
         self._epoch = epoch
+        if self._opened:
+            self._cut_off()
+        self._opened = True
 
     def _journal_checkpoint(self, event: Event) -> None:
         problem = self._admitted.kept(event.fields["kept"], event.fields["kept_size"])

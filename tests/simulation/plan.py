@@ -147,7 +147,7 @@ def draw_plan(seed: int) -> Plan:
         stalls=_rate(chance, 0.05),
         collects=chance.choice((0.0, 0.0, 0.0, 0.003)),
         vanish=_rate(chance, 0.5),
-        uncertain=_rate(chance, 0.02),
+        uncertain=_rate(chance, 0.05),
         clock_jumps=clock_jumps,
         decay=chance.choice((0.0, 0.5)),
         gateway=_draw_gateway(chance),

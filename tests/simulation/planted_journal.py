@@ -264,7 +264,7 @@ BUGS = [
         Store,
         "append",
         instead(append_with_second_sync),
-        LOST,
+        LOST | {"state"},
         museum="fsync, ATC'20",
     ),
     Bug(

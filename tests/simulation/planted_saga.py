@@ -273,7 +273,7 @@ BUGS = [
         "doubtful",
         instead(property(lambda _attempt: False)),
         frozenset({"leftover"}),
-        first=3220,
+        first=450,
     ),
     Bug(
         "what is unknown does not count when turning back",
