@@ -6,6 +6,7 @@ connection. Frames are handed to the transport once per turn of the loop. (In pi
 """
 
 import asyncio
+import itertools
 from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -70,12 +71,10 @@ async def calling(port: int, connections: int) -> AsyncGenerator[Echo]:
         (await loop.create_connection(_Client, "127.0.0.1", port))[1]
         for _ in range(connections)
     ]
-    turn = 0
+    turns = itertools.cycle(made)
 
     async def echo(text: str) -> str:
-        nonlocal turn
-        turn += 1
-        return (await made[turn % connections].call(text.encode())).decode()
+        return (await next(turns).call(text.encode())).decode()
 
     yield echo
     for client in made:

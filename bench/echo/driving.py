@@ -57,15 +57,17 @@ async def drive(load: EchoLoad) -> Measured | None:
 
         if load.calls is None:
             return await closed_loop(send, load.in_flight, load.seconds)
-        numbers = iter(range(load.calls))
+        left = iter(range(load.calls))
 
-        async def call() -> None:
-            for number in numbers:
-                await send(number)
+        async def call(number: int) -> None:
+            # Once: what is counted is a round trip, not the making of what is sent.
+            text = text_of(number, peer.added)
+            for _ in left:
+                assert await echo(text) == text
 
         async with asyncio.TaskGroup() as group:
-            for _ in range(load.in_flight):
-                group.create_task(call())
+            for number in range(load.in_flight):
+                group.create_task(call(number))
         return None
 
 

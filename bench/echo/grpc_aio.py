@@ -1,6 +1,7 @@
 """grpc.aio: a unary call of bytes, without a message type, which only would cost."""
 
 import importlib.metadata
+import itertools
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, cast
@@ -57,12 +58,10 @@ async def calling(port: int, connections: int) -> AsyncGenerator[Echo]:
             channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=alone)
             await stack.enter_async_context(channel)
             methods.append(channel.unary_unary(_METHOD))
-        turn = 0
+        turns = itertools.cycle(methods)
 
         async def echo(text: str) -> str:
-            nonlocal turn
-            turn += 1
-            answer: bytes = await methods[turn % connections](text.encode())
+            answer: bytes = await next(turns)(text.encode())
             return answer.decode()
 
         yield echo

@@ -1,5 +1,6 @@
 """Ours: `cmdstream.Client` and `Server`, with each codec."""
 
+import itertools
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from operator import attrgetter
@@ -100,12 +101,10 @@ async def calling(wire: Wire, port: int, connections: int) -> AsyncGenerator[Ech
             )
             for _ in range(connections)
         ]
-        turn = 0
+        turns = itertools.cycle(clients)
         ask, text_of = wire.ask, wire.text
 
         async def echo(text: str) -> str:
-            nonlocal turn
-            turn += 1
-            return text_of(await clients[turn % connections].send(ask(text)))
+            return text_of(await next(turns).send(ask(text)))
 
         yield echo

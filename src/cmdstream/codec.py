@@ -73,8 +73,8 @@ class Codec(Protocol):
     A codec keeps no state between calls, so all connections may share one.
     """
 
-    def encode_command(self, command: object, /) -> bytes:
-        """Encode *command* with its tag.
+    def encode_command(self, command: object, before: bytes = b"", /) -> bytes:
+        """Encode *command* with its tag, behind the bytes *before* it.
 
         Raises:
             EncodeError: Its type is not registered, a field has no encoding, or the
@@ -82,8 +82,8 @@ class Codec(Protocol):
         """
         ...
 
-    def encode_result(self, result: object, /) -> bytes:
-        """Encode *result* with its tag; raises as `encode_command`."""
+    def encode_result(self, result: object, before: bytes = b"", /) -> bytes:
+        """Encode *result*, as `encode_command`, with what that raises."""
         ...
 
     def decode_command(

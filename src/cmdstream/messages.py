@@ -40,7 +40,8 @@ class ServerInfoReceived(msgspec.Struct, frozen=True):
     info: bytes
 
 
-class ResultReceived(msgspec.Struct, frozen=True):
+# Made for each result and let go at once, so never part of a cycle.
+class ResultReceived(msgspec.Struct, frozen=True, gc=False):
     """A whole result frame arrived at the client."""
 
     seq: int

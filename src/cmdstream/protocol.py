@@ -209,7 +209,7 @@ class ServerConnection:
         Raises:
             EncodeError: *result* cannot be sent; the connection is unharmed.
         """
-        return write_size(seq) + self._encode(result)
+        return self._encode(result, write_size(seq))
 
     def send_pong(self) -> bytes:
         """Encode the answer to a ping."""
@@ -318,7 +318,7 @@ class ClientConnection:
             raise LocalProtocolError("command before the server info has arrived")
         seq = self.next_seq
         encode = self._encode
-        frame = write_size(seq) + encode(command)
+        frame = encode(command, write_size(seq))
         self.next_seq = seq + 1
         return seq, frame
 

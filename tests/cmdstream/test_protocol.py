@@ -37,6 +37,7 @@ from cmdstream import (
     ResultReceived,
     ServerInfoMismatchError,
 )
+from cmdstream.codecs.opaque import Opaque, OpaqueCodec
 from cmdstream.codecs.protobuf import ProtobufCodec
 from cmdstream.messages import (
     ClientEvent,
@@ -59,6 +60,20 @@ DRIVEN = [
     for entry in VECTORS["exchanges"]
     if entry["codec"] in CODECS and entry["steps"]
 ]
+
+
+@pytest.mark.parametrize("codec", [*CODECS.values(), OpaqueCodec(lambda _: True)])
+@pytest.mark.parametrize("size", [1, 127, 128, 20_000])
+def test_what_stands_before_a_message_is_written_before_it(
+    codec: Codec, size: int
+) -> None:
+    message: Any = Opaque(0, b"x" * size)
+    if codec is CODECS["protobuf"]:
+        message = Cmd2(Y="x" * size)
+    elif codec in CODECS.values():
+        message = EchoCmd("x" * size)
+    alone = codec.encode_command(message)
+    assert codec.encode_command(message, b"before") == b"before" + alone
 
 
 def codec_of(entry: dict[str, Any]) -> Codec:

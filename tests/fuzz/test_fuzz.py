@@ -49,8 +49,8 @@ class Hasty:
 class Forgetful:
     """Does not read what it wrote."""
 
-    def encode_command(self, command: object) -> bytes:
-        del command
+    def encode_command(self, command: object, before: bytes = b"", /) -> bytes:
+        del command, before
         return b""
 
     def decode_command(self, data: bytes, offset: int) -> Decoded | int:

@@ -137,8 +137,10 @@ class PeerCodec(JsonCodec):
         sound, is_last = self.encode_result, self.is_last
         garbled = write_size(0) + write_size(6) + b"<html>"
 
-        def encode(value: object) -> bytes:
-            return garbled if isinstance(value, Garbled) else sound(value)
+        def encode(value: object, before: bytes = b"", /) -> bytes:
+            if isinstance(value, Garbled):
+                return before + garbled
+            return sound(value, before)
 
         def last(result: object) -> bool:
             return isinstance(result, Garbled) or is_last(result)

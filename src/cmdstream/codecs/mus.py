@@ -96,20 +96,20 @@ class _Message:
         self._head = write_size(dtm)
         self._limits = limits
 
-    def encode(self, value: object) -> bytes:
+    def encode(self, value: object, before: bytes) -> bytes:
         """Write the DTM and *value*; see `cmdstream.codec.Codec.encode_command`."""
-        out = bytearray(self._head)
-        size_max = len(out) + self._limits.body_size_max
+        out = bytearray(before + self._head)
+        start = len(out)
         try:
             self._form.write(value, out)
             if self.is_recursive:  # how deep it is, only the walk knows
-                self.walk(len(self._head)).run(out, 0)
+                self.walk(start).run(out, 0)
         # Whatever a property of the user's class raises, too.
         except Exception as error:
             raise EncodeError(f"{self.name} has no MUS form: {error}") from error
-        if len(out) > size_max:
+        if len(out) - start > self._limits.body_size_max:
             raise EncodeError(
-                f"{self.name} takes {len(out) - len(self._head)} bytes, "
+                f"{self.name} takes {len(out) - start} bytes, "
                 f"the limit is {self._limits.body_size_max}"
             )
         return bytes(out)
@@ -140,13 +140,13 @@ class _Messages:
         }
         self._by_type = {entry: self._by_dtm[dtm] for dtm, entry in types.items()}
 
-    def encode(self, value: object) -> bytes:
+    def encode(self, value: object, before: bytes = b"", /) -> bytes:
         """See `cmdstream.codec.Codec.encode_command`."""
         try:
             message = self._by_type[type(value)]
         except KeyError:
             raise unregistered(self._kind, value, self._by_type) from None
-        return message.encode(value)
+        return message.encode(value, before)
 
     def decode(self, data: Buffer, offset: int) -> Decoded | Unfinished | int:
         """See `cmdstream.codec.Codec.decode_command`."""

@@ -42,7 +42,7 @@ class OpaqueCodec:
         self._last_one = last_one
         self._body_size_max = body_size_max
 
-    def encode_command(self, command: object, /) -> bytes:
+    def encode_command(self, command: object, before: bytes = b"", /) -> bytes:
         """See `cmdstream.codec.Codec.encode_command`."""
         if not isinstance(command, Opaque):
             raise EncodeError(f"{type(command).__qualname__} is not Opaque")
@@ -52,7 +52,7 @@ class OpaqueCodec:
                 f"tag {command.tag} has {size} bytes, the limit is "
                 f"{self._body_size_max}"
             )
-        return write_size(command.tag) + write_size(size) + command.body
+        return before + write_size(command.tag) + write_size(size) + command.body
 
     encode_result = encode_command
 

@@ -95,7 +95,7 @@ class _Messages:
         self._body_size_max = body_size_max
         self._short_max = min(_SHORT_MAX, body_size_max)
 
-    def encode(self, value: object) -> bytes:
+    def encode(self, value: object, before: bytes = b"", /) -> bytes:
         """See `cmdstream.codec.Codec.encode_command`."""
         try:
             heads, encode = self._encoders[type(value)]
@@ -104,13 +104,13 @@ class _Messages:
         body = encode(value)
         size = len(body)
         if size <= self._short_max:
-            return heads[size] + body
+            return before + heads[size] + body
         if size > self._body_size_max:
             raise EncodeError(
                 f"{self._kind} {type(value).__qualname__} takes {size} bytes, "
                 f"the limit is {self._body_size_max}"
             )
-        return heads[0][:-1] + write_size(size) + body
+        return before + heads[0][:-1] + write_size(size) + body
 
     def decode(self, data: Buffer, offset: int) -> Decoded | int:
         """See `cmdstream.codec.Codec.decode_command`."""
