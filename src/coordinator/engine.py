@@ -156,7 +156,7 @@ class Engine:
                 opened.append(log)
         except BaseException:
             await self._keeper.aclose()
-            await logs.aclose()
+            await self._close_logs()
             raise
         for log in opened:
             if not log.given_up:  # the first may be lost while the last is opened
@@ -284,14 +284,17 @@ class Engine:
             await self._abandon()
         finally:
             try:
-                if self._logs is not None:
-                    await self._logs.aclose()
-                if self._closing_logs:
-                    await asyncio.wait(self._closing_logs.values())
+                await self._close_logs()
             finally:
                 stopped = JournalClosedError("the coordinator was stopped")
                 self._tell_all(self.entrance.failure or stopped)
                 self.threads.shutdown(cancel_futures=True)
+
+    async def _close_logs(self) -> None:
+        if self._logs is not None:
+            await self._logs.aclose()
+        if self._closing_logs:
+            await asyncio.wait(self._closing_logs.values())
 
     @property
     def schedule(self) -> Schedule:

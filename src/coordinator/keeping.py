@@ -16,6 +16,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from coordinator.errors import (
+    JournalBrokenError,
     JournalError,
     JournalFullError,
     JournalUnavailableError,
@@ -89,6 +90,11 @@ class Keeper:
                     error,
                 )
                 await asyncio.sleep(wait_s)
+            except Exception as error:  # noqa: BLE001 -- a bug in a backend
+                broken = JournalBrokenError(f"the journal failed: {error!r}")
+                broken.__cause__ = error
+                self._fail(broken)
+                return
             else:
                 sometimes("lost partition opened again")
                 return

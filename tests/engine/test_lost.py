@@ -17,6 +17,7 @@ from coordinator import Coordinator, Refused, Workflow
 from coordinator.batch import Batch
 from coordinator.errors import (
     FencedError,
+    JournalBrokenError,
     JournalError,
     JournalUnavailableError,
     UncertainError,
@@ -328,20 +329,29 @@ def test_what_is_lost_while_all_is_closed_is_told_to_its_callers() -> None:
     run(main())
 
 
-def test_where_somebody_newer_owns_it_the_process_ends() -> None:
+@pytest.mark.parametrize(
+    ("raised", "told"),
+    [
+        (FencedError("p0: epoch 7 of another owner"), FencedError),
+        (ZeroDivisionError("a bug"), JournalBrokenError),
+    ],
+)
+def test_where_it_can_not_be_opened_again_the_process_ends(
+    raised: Exception, told: type[JournalError]
+) -> None:
     async def main() -> None:
         journal = LossyJournal()
         coordinator: Coordinator[Shop] = make(Shop(), Tip, journal=journal)
 
-        async def fence(_: int) -> None:
-            raise FencedError("p0: epoch 7 of another owner lies before us")
+        async def fail(_: int) -> None:
+            raise raised
 
         async with coordinator:
-            journal.in_between = fence
+            journal.in_between = fail
             journal.fates = [(Outcome, "lost")]
-            with pytest.raises(FencedError):
+            with pytest.raises(told, match=str(raised)):
                 await coordinator.execute(Tip("a"))
-            with pytest.raises(FencedError):
+            with pytest.raises(told):
                 raise await coordinator.wait_failed()
 
     run(main())
