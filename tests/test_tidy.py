@@ -51,6 +51,8 @@ TESTS_ELSEWHERE: dict[str, str] = {
     "coordinator/commands.py": "engine/test_exec.py",
     "coordinator/context.py": "gateways/test_context.py",
     "coordinator/engine.py": "engine/test_door.py",
+    "coordinator/keeping.py": "engine/test_lost.py",
+    "coordinator/orphans.py": "engine/test_lost.py",
     "coordinator/entrance.py": "engine/test_door.py",
     "coordinator/execution.py": "engine/test_exec.py",
     "coordinator/host.py": "engine/test_exec.py",

@@ -5,8 +5,8 @@
                  recovery, due times -------'                |----> Stuck: tell callers
                  operators (retry, cancel) --'               '----> Parked
 
-A partition is held from `start` or `take` until it is lost: to an error, with which it
-ends here; what is unfinished there is for whoever opens it next.
+What is unfinished in a partition that is lost (`keeping`) is forgotten here, and found
+again when the partition is opened again.
 
 One task per running workflow; a delayed one has none. What a run of `exec` may do is
 `execution`'s, who may come in is `entrance`'s, when to try again is `schedule`'s, and
@@ -32,7 +32,7 @@ from coordinator.errors import (
     JournalError,
 )
 from coordinator.execution import MEND, Execution
-from coordinator.keeping import Keeper, can_be_opened_again
+from coordinator.keeping import Keeper
 from coordinator.log import Log
 from coordinator.logs import Logs
 from coordinator.model import Random, WorkflowId
@@ -40,7 +40,6 @@ from coordinator.operators import Operators
 from coordinator.options import EngineOptions
 from coordinator.orphans import Orphans
 from coordinator.ports import Journal
-from coordinator.rare import sometimes
 from coordinator.records import Stuck
 from coordinator.runs import Caller, Run, Submission
 from coordinator.schedule import Schedule
@@ -99,7 +98,6 @@ class Engine:
         self._options = options
         self._commands = commands
         self._random = random
-        self._owner = ""
         self._logs: Logs | None = None
         self._runs: dict[WorkflowId, Run] = {}
         self._active: dict[Run, None] = {}  # in order, so that a seed repeats
@@ -108,8 +106,6 @@ class Engine:
         """Cut off: what is appended, and not known to be durable, may never be."""
         self._idle = asyncio.Event()
         self._keeper: Keeper | None = None
-        self._closing_logs: dict[int, asyncio.Task[None]] = {}
-        """Lost ones that are not closed yet."""
         self.loop: asyncio.AbstractEventLoop
         self.failed: asyncio.Future[JournalError] | None = None
         """Done when the journal is dead, with the reason: the process must end."""
@@ -136,9 +132,17 @@ class Engine:
         self.loop = asyncio.get_running_loop()
         self.failed = self.loop.create_future()
         self.journal = journal
-        self._owner = owner
         self._logs = logs = Logs(journal.partitions, self.now)
-        self._keeper = Keeper(self.take, self._fail, self._options.retry, self._random)
+        self._keeper = Keeper(
+            journal,
+            logs,
+            self,
+            owner=owner,
+            clock=self.now,
+            options=self._options.log,
+            retry=self._options.retry,
+            random=self._random,
+        )
         self.entrance.open(logs, self.loop.time)
         self._schedule = Schedule(
             self.loop,
@@ -148,66 +152,9 @@ class Engine:
             may_start=lambda: len(self._active) < self.admission.nested_max,
             start=self._start,
         )
-        opened: list[Log] = []
-        try:
-            for number in range(journal.partitions):
-                log = await self._open(number)
-                logs.add(log)
-                opened.append(log)
-        except BaseException:
-            await self._keeper.aclose()
-            await self._close_logs()
-            raise
-        for log in opened:
+        for log in await self._keeper.start():
             if not log.given_up:  # the first may be lost while the last is opened
                 self._run_unfinished(log)
-
-    async def take(self, number: int) -> None:
-        """Claim a partition that is not held, rebuild it, run what is unfinished there.
-
-        Who waited for one of its workflows when it was lost hears of it again.
-
-        Raises:
-            JournalError: It can't be claimed or read; it is not held.
-        """
-        assert self._logs is not None
-        if (closing := self._closing_logs.get(number)) is not None:
-            await asyncio.wait({closing})
-        log = await self._open(number)
-        if self.entrance.closing:
-            await log.aclose()
-            return
-        self._logs.add(log)
-        self._run_unfinished(log)
-        self._orphans.give_back(log)
-        _LOGGER.info(
-            "partition %d is held, with %d unfinished workflows, under epoch %d",
-            number,
-            len(log.state.workflows),
-            log.partition.epoch,
-        )
-        self.entrance.look()
-
-    async def _open(self, number: int) -> Log:
-        def on_failure(error: JournalError) -> None:
-            assert self._logs is not None
-            for held in self._logs:
-                if held.state.number == number:
-                    self._lose(held, error)
-
-        assert self.journal is not None
-        log = await Log.open(
-            self.journal,
-            number,
-            owner=self._owner,
-            clock=self.now,
-            options=self._options.log,
-            on_failure=on_failure,
-        )
-        if log.failure is not None:
-            await log.aclose()
-            raise log.failure
-        return log
 
     def _run_unfinished(self, log: Log) -> None:
         for state in list(log.state.workflows.values()):
@@ -219,38 +166,6 @@ class Engine:
     def _is_lost(self, number: int) -> bool:
         logs = self._logs
         return logs is not None and number < logs.partitions and number not in logs
-
-    def _lose(self, log: Log, error: JournalError) -> None:
-        """Hold *log*, which died of *error*, no longer."""
-        if self._abandoned or not can_be_opened_again(error):
-            self._fail(error)
-            return
-        sometimes("partition lost")
-        assert self._logs is not None
-        assert self._keeper is not None
-        number = log.state.number
-        self._logs.remove(log)
-        log.given_up = True
-        lost = [run for run in self._runs.values() if run.log is log]
-        self._orphans.take(log, lost, error)
-        for run in lost:
-            self._forget(run)
-        self._closing_logs[number] = self.loop.create_task(log.aclose())
-        self._keeper.lost(number, error)
-
-    def _forget(self, run: Run) -> None:
-        """Let go of a workflow whose partition was lost."""
-        del self._runs[run.state.id]
-        self._count(run, counted=False)
-        self.schedule.remove(run)
-        if not run.durable:
-            self.entrance.lost(run)
-        if run.execution is not None:
-            run.execution.steps.abandon()
-        if run.task is not None:
-            run.task.cancel()
-        else:
-            self.schedule.tried(run, ended=True)
 
     async def drain(self, deadline_s: float) -> bool:
         """Take nothing new, let the running steps end, and return.
@@ -284,17 +199,12 @@ class Engine:
             await self._abandon()
         finally:
             try:
-                await self._close_logs()
+                if self._keeper is not None:
+                    await self._keeper.aclose()
             finally:
                 stopped = JournalClosedError("the coordinator was stopped")
                 self._tell_all(self.entrance.failure or stopped)
                 self.threads.shutdown(cancel_futures=True)
-
-    async def _close_logs(self) -> None:
-        if self._logs is not None:
-            await self._logs.aclose()
-        if self._closing_logs:
-            await asyncio.wait(self._closing_logs.values())
 
     @property
     def schedule(self) -> Schedule:
@@ -310,7 +220,7 @@ class Engine:
     async def _abandon(self) -> None:
         self._abandoned = True
         if self._keeper is not None:
-            await self._keeper.aclose()
+            await self._keeper.stop()
         if self._logs is not None:
             self._logs.stop_waiting()
         for run in list(self._active):
@@ -324,24 +234,6 @@ class Engine:
                 "%d steps do not end although they were cancelled; left behind",
                 len(stubborn),
             )
-
-    def _fail(self, error: JournalError) -> None:
-        """The journal is dead: nothing more can be acknowledged, so nothing is done."""
-        self._abandoned = True
-        self._close(f"the journal failed: {error}")
-        if self.failed is not None and not self.failed.done():
-            # Once, though every partition of a dead disk finds out for itself.
-            _LOGGER.critical(
-                "the journal failed: %s; restart the process: only a new one may trust "
-                "the disk, and what was accepted goes on there",
-                error,
-            )
-            self.failed.set_result(error)
-            self.entrance.failure = error
-        for run in list(self._active):
-            if run.execution is not None:
-                run.execution.steps.abandon()
-        self._tell_all(error)
 
     def _tell_all(self, error: JournalError) -> None:
         for run in self._runs.values():
@@ -501,6 +393,53 @@ class Engine:
         run.forgive()
         self.schedule.remove(run)
         self._start(run)
+
+    # -- for `keeping.Keeping` -------------------------------------------------------
+
+    def held(self, log: Log) -> None:
+        """Run what is unfinished in *log*, whose partition was lost; tell who waits."""
+        self._run_unfinished(log)
+        self._orphans.give_back(log)
+        self.entrance.look()
+
+    def lost(self, log: Log, error: JournalError) -> None:
+        """Forget what is unfinished in *log*, and cut it off."""
+        lost = [run for run in self._runs.values() if run.log is log]
+        self._orphans.take(log, lost, error)
+        for run in lost:
+            self._forget(run)
+
+    def broken(self, error: JournalError) -> None:
+        """The journal is dead: nothing more can be acknowledged, so nothing is done."""
+        self._abandoned = True
+        self._close(f"the journal failed: {error}")
+        if self.failed is not None and not self.failed.done():
+            # Once, though every partition of a dead disk finds out for itself.
+            _LOGGER.critical(
+                "the journal failed: %s; restart the process: only a new one may trust "
+                "the disk, and what was accepted goes on there",
+                error,
+            )
+            self.failed.set_result(error)
+            self.entrance.failure = error
+        for run in list(self._active):
+            if run.execution is not None:
+                run.execution.steps.abandon()
+        self._tell_all(error)
+
+    def _forget(self, run: Run) -> None:
+        """Let go of a workflow whose partition was lost."""
+        del self._runs[run.state.id]
+        self._count(run, counted=False)
+        self.schedule.remove(run)
+        if not run.durable:
+            self.entrance.lost(run)
+        if run.execution is not None:
+            run.execution.steps.abandon()
+        if run.task is not None:
+            run.task.cancel()
+        else:
+            self.schedule.tried(run, ended=True)
 
     # -- for `host.Host` -------------------------------------------------------------
 

@@ -116,9 +116,7 @@ class Checker:
         """What was ever handed over to be written there."""
         self._last = -1
         self._epoch = 0
-        self._closed = self._draining = False
-        self._opened = False
-        """In this life: a second time is after a write of which nobody knows."""
+        self._closed = self._draining = self._opened = False
         self._steps: dict[str, tuple[int, str, int, int]] = {}
         """Idempotency key: workflow, step, occurrence, direction."""
         self._answered: set[str] = set()
@@ -144,7 +142,7 @@ class Checker:
             "call.end": self._call_end,
             "exec.saw": self._exec_saw,
             "gate.passes": self._gate.passes,
-            "gate.turns_away": self._gate_turns_away,
+            "gate.turns_away": self._gate.turns_away,
             "gate.ends": self._gate.ends,
             "started": self._started,
             "journal.checkpoint": self._journal_checkpoint,
@@ -348,9 +346,6 @@ class Checker:
         if not threaded and (fate == "done" or (fate == "refused" and not undo)):
             self._answered.add(key)
 
-    def _gate_turns_away(self, event: Event) -> None:
-        self._gate.turns_away(event)
-
     def _exec_saw(self, event: Event) -> None:
         key = event.fields["key"]
         known = self._steps.get(key)
@@ -384,7 +379,7 @@ class Checker:
                 "state", f"epoch {epoch} was claimed after epoch {self._epoch}"
             )
         self._epoch = epoch
-        if self._opened:
+        if self._opened:  # again, behind a write of which nobody knows
             self._cut_off()
         self._opened = True
 
@@ -474,8 +469,6 @@ class Checker:
         self.workflows[position] = DurableWorkflow(
             id_, position, record, late=self._draining
         )
-
-    # The world.
 
     def _check_effect(self, effect: Effect) -> None:
         known = self._steps.get(effect.key)

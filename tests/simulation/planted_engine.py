@@ -14,12 +14,9 @@ from coordinator.commit import Durable
 from coordinator.context import current_step
 from coordinator.door import Door
 from coordinator.engine import Engine
-from coordinator.errors import JournalError
 from coordinator.gateways.base import Gateway
-from coordinator.log import Log
 from coordinator.model import Random, Retry
 from coordinator.operators import Operators
-from coordinator.orphans import Orphan, Orphans
 from coordinator.retry import DueQueue, slow_interval_s
 from coordinator.runs import Run
 from coordinator.saga import Unknown
@@ -170,22 +167,6 @@ def keep_what_ended(engine: Engine, run: Any) -> None:
 def join_nobody(run: Run, caller: Any) -> None:
     if run.durable:
         caller.accepted(run.state.id)
-
-
-def give_back_to_nobody(orphans: Orphans, log: Log) -> None:
-    orphans._lost.pop(log.state.number, None)
-
-
-def offer_whatever_landed(
-    orphans: Orphans, orphan: Orphan, _error: JournalError, *, ours: bool
-) -> None:
-    for caller in orphan.callers:
-        orphans._offer(orphan.submission, caller)
-
-
-def keep_running(engine: Engine, run: Run) -> None:
-    del engine._runs[run.state.id]
-    engine._count(run, counted=False)
 
 
 CLOSED_TO = Admission.closed_to
@@ -404,27 +385,6 @@ BUGS = [
         "join",
         instead(join_nobody),
         frozenset({"unfinished"}),
-    ),
-    Bug(
-        "who waits for what is in a lost partition is forgotten",
-        Orphans,
-        "give_back",
-        instead(give_back_to_nobody),
-        frozenset({"unfinished"}),
-    ),
-    Bug(
-        "what was uncertain is taken in again, though it landed",
-        Orphans,
-        "_settle",
-        instead(offer_whatever_landed),
-        frozenset({"twice", "changed", "unfinished", "order"}),
-    ),
-    Bug(
-        "what is in a lost partition runs on",
-        Engine,
-        "_forget",
-        instead(keep_running),
-        frozenset({"forward", "again", "undo", "state", "program"}),
     ),
     Bug(
         "one command more than may be",

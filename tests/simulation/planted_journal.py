@@ -7,7 +7,8 @@ from tests.simulation.planted import Bug, instead
 
 from coordinator.batch import Batch, encode_batch
 from coordinator.commit import GroupCommit
-from coordinator.errors import JournalFullError, UncertainError
+from coordinator.engine import Engine
+from coordinator.errors import JournalError, JournalFullError, UncertainError
 from coordinator.journals.chain import Chain
 from coordinator.journals.segments import partition, store
 from coordinator.journals.segments.files import File, Folder
@@ -18,7 +19,9 @@ from coordinator.journals.segments.renewal import Renewed, renew
 from coordinator.journals.segments.store import Store
 from coordinator.log import Log
 from coordinator.model import Position
+from coordinator.orphans import Orphan, Orphans
 from coordinator.records import Carried, Claimed, encode_record
+from coordinator.runs import Run
 from coordinator.state import InvalidRecordError, PartitionState, WorkflowState
 
 __all__ = ["BUGS"]
@@ -214,6 +217,22 @@ def nothing_unknown(state: PartitionState, position: int, record: Any) -> Any:
 
 
 def pass_any(_reader: SegmentReader, *_: Any) -> None: ...
+
+
+def give_back_to_nobody(orphans: Orphans, log: Log) -> None:
+    orphans._lost.pop(log.state.number, None)
+
+
+def offer_whatever_landed(
+    orphans: Orphans, orphan: Orphan, _error: JournalError, *, ours: bool
+) -> None:
+    for caller in orphan.callers:
+        orphans._offer(orphan.submission, caller)
+
+
+def keep_running(engine: Engine, run: Run) -> None:
+    del engine._runs[run.state.id]
+    engine._count(run, counted=False)
 
 
 async def write_or_not(commit: GroupCommit, group: Any) -> None:
@@ -419,6 +438,27 @@ BUGS = [
         frozenset({"lost", "early", "unaccepted", "undo", "unrecorded", "forward"}),
         museum="Kafka, KIP-890",
         first=110,
+    ),
+    Bug(
+        "who waits for what is in a lost partition is forgotten",
+        Orphans,
+        "give_back",
+        instead(give_back_to_nobody),
+        frozenset({"unfinished"}),
+    ),
+    Bug(
+        "what was uncertain is taken in again, though it landed",
+        Orphans,
+        "_settle",
+        instead(offer_whatever_landed),
+        frozenset({"twice", "changed", "unfinished", "order"}),
+    ),
+    Bug(
+        "what is in a lost partition runs on",
+        Engine,
+        "_forget",
+        instead(keep_running),
+        frozenset({"forward", "again", "undo", "state", "program"}),
     ),
     Bug(
         "an epoch is claimed twice",
