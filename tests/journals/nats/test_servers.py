@@ -262,7 +262,7 @@ def test_a_server_that_hangs_is_given_up(
     monkeypatch.setattr("coordinator.journals.nats.connection.CONNECT_S", 0.05)
 
     async def main() -> str:
-        silent = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
+        silent = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
         port = silent.sockets[0].getsockname()[1]
         with pytest.raises(JournalUnavailableError) as caught:
             await use(f"nats://127.0.0.1:{port}/orders")
