@@ -114,7 +114,7 @@ coverage: $(STAMP) ## branch coverage; the pure core and the journal must have a
 	  > /dev/null
 
 PURE := src/coordinator/admission.py,src/coordinator/batch.py,$\
-  src/coordinator/cluster/*,src/coordinator/culprits.py,src/coordinator/door.py,$\
+  src/coordinator/checkpoint.py,src/coordinator/cluster/*,src/coordinator/culprits.py,src/coordinator/door.py,$\
   src/coordinator/errors.py,src/coordinator/losses.py,$\
   src/coordinator/mending.py,src/coordinator/model.py,src/coordinator/records.py,$\
   src/coordinator/retry.py,src/coordinator/saga.py,src/coordinator/sharing.py,$\

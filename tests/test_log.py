@@ -216,6 +216,22 @@ def test_a_new_journal_is_claimed_and_knows_nothing() -> None:
     run(main())
 
 
+def test_the_lease_that_a_checkpoint_knows_is_known_again() -> None:
+    async def main() -> None:
+        journal = MemoryJournal()
+        partition = await journal.open(0, owner="a", at=1)
+        end = partition.end
+        low, data = PartitionState(0, lease_ms=20_000).encode_checkpoint(end)
+        await partition.save_checkpoint(low, data)
+        await partition.aclose()
+        for _ in range(2):  # the second time by a checkpoint that the first one left
+            log = await opened(journal)
+            assert log.state.earlier_lease_ms == log.state.lease_ms == 20_000
+            await log.aclose()
+
+    run(main())
+
+
 def test_what_was_durable_is_there_again_under_a_new_epoch() -> None:
     async def work(log: Log, journal: ScriptedJournal, _: Script) -> None:
         first, _durable = log.accept(accepted("k"))

@@ -25,6 +25,7 @@ from tests.journals.parts import (
 from tests.journals.wreck import DAMAGES, Partition, facts, fold
 
 from coordinator.batch import encode_batch
+from coordinator.checkpoint import decode_checkpoint
 from coordinator.errors import JournalDamagedError
 from coordinator.journals.segments.format import encode_checkpoint, segment_name
 from coordinator.journals.segments.gaps import Gap
@@ -34,7 +35,13 @@ from coordinator.journals.segments.recovery import is_marked, recover
 from coordinator.journals.segments.salvage import salvage
 from coordinator.losses import Dropped, Losses, describe_lost
 from coordinator.mending import PartitionRepair, RepairReport
-from coordinator.model import Direction, EndStatus, OutcomeStatus, WorkflowId
+from coordinator.model import (
+    Direction,
+    EndStatus,
+    OutcomeStatus,
+    Position,
+    WorkflowId,
+)
 from coordinator.records import (
     Aborting,
     Accepted,
@@ -42,14 +49,16 @@ from coordinator.records import (
     Carried,
     Claimed,
     Finished,
+    Held,
     Outcome,
     Record,
+    Released,
     Resumed,
     Started,
     Stuck,
     encode_record,
 )
-from coordinator.state import PartitionState, decode_checkpoint
+from coordinator.state import PartitionState
 
 NOW = 1_800_000_000_000_000
 WORKFLOW_RECORDS = (Outcome, Aborting, Stuck, Resumed, Cancelled, Started, Carried)
@@ -67,7 +76,11 @@ def opened(folder: MemoryFolder) -> PartitionState:
         checkpoint = decode_checkpoint(data)
         low = checkpoint.low
         state = PartitionState(
-            0, low=low, ended=checkpoint.ended, ended_before=checkpoint.end
+            0,
+            low=low,
+            ended=checkpoint.ended,
+            ended_before=checkpoint.end,
+            lease_ms=checkpoint.lease_ms,
         )
     for batch in batches_of(store, low):
         for position, record in batch.records():
@@ -247,6 +260,33 @@ def _gap(first: int, end: int, *held: tuple[int, Record]) -> Gap:
         problem="crc",
         held=held,
     )
+
+
+def test_a_lost_record_about_the_partition_is_nobodys_loss() -> None:
+    losses = Losses(PartitionState(0), ended_before=0)
+    losses.take(0, Accepted("T", "json", b"{}", 1))
+    losses.lose(_gap(1, 4, (1, Held(1)), (2, Released(1)), (3, Claimed(2, "a", 1))))
+    losses.take(4, Held(2))
+    losses.take(5, Released(3))
+    assert [*losses.marked()] == []
+    assert [*losses.dropped()] == []
+    (carried,) = losses.carry(9)
+    assert carried.stuck is None
+
+
+def test_a_repair_keeps_the_lease_that_only_the_checkpoint_knows() -> None:
+    folder = Disk().folder("/journal/p0")
+    store = open_store(folder)
+    checkpoint = PartitionState(0, lease_ms=20_000)
+    store.save_checkpoint(*checkpoint.encode_checkpoint(Position(store.chain.end)))
+    append(store)
+    append(store)
+    store.close()
+    folder.disk.kill()
+    data = folder.bytes_of(segment_name(0))
+    data[bytes(data).rfind(b"CBAT") - 9] ^= 1  # in the batch before the last
+    repaired(folder)
+    assert opened(folder).lease_ms == 20_000
 
 
 def test_an_undo_whose_decision_is_lost_lets_nothing_complete() -> None:

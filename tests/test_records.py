@@ -16,9 +16,11 @@ from coordinator.records import (
     Carried,
     Claimed,
     Finished,
+    Held,
     Lost,
     Outcome,
     Record,
+    Released,
     Resumed,
     Started,
     Stuck,
@@ -32,7 +34,7 @@ OUTCOME = Outcome(
 )
 
 EACH: list[Record] = [
-    Claimed(1, "host a", 2),
+    Claimed(1, "host a", 2, 20_000),
     ACCEPTED,
     Accepted("Order", "json", b"{}", 1),
     OUTCOME,
@@ -47,6 +49,8 @@ EACH: list[Record] = [
         1, 9, ACCEPTED, (OUTCOME,), Cancelled(1, "a", "b", 8), None, Stuck(1, "", 1)
     ),
     Lost(10, "a bad batch", b"seal"),
+    Held(11),
+    Released(12),
 ]
 
 
@@ -77,8 +81,22 @@ def test_the_numbers_are_the_ones_that_were_released() -> None:
         "Carried": 8,
         "Started": 9,
         "Lost": 10,
+        "Held": 11,
+        "Released": 12,
     }
     assert numbers.keys() == {kind.__name__ for kind in get_args(Record)}
+
+
+def test_a_claim_without_a_lease_is_stored_as_it_was_before_there_were_any() -> None:
+    stored = encode_record(Claimed(1, "host a", 2))
+    assert stored == b"\x94\x00\x01\xa6host a\x02"
+    assert decode_record(stored) == Claimed(1, "host a", 2, lease_ms=0)
+
+
+def test_a_claim_that_can_not_be_stored_is_refused_with_a_lease_or_without() -> None:
+    for lease_ms in (0, 20_000):
+        with pytest.raises(EncodeError, match="surrogates not allowed"):
+            encode_record(Claimed(1, "caf\udce9", 2, lease_ms))
 
 
 @pytest.mark.parametrize("record", EACH, ids=lambda record: type(record).__name__)
@@ -86,6 +104,18 @@ def test_fields_that_a_later_version_appends_are_ignored(record: Record) -> None
     fields = msgspec.msgpack.decode(encode_record(record))
     later = msgspec.msgpack.encode([*fields, "appended", 42])
     assert decode_record(later) == record
+
+
+def test_an_earlier_version_reads_a_claim_without_its_lease() -> None:
+    class Earlier(
+        msgspec.Struct, array_like=True, tag_field="number", tag=0, frozen=True
+    ):
+        epoch: int
+        owner: str
+        at: int
+
+    stored = encode_record(Claimed(1, "host a", 2, 20_000))
+    assert msgspec.msgpack.decode(stored, type=Earlier) == Earlier(1, "host a", 2)
 
 
 def test_fields_that_an_earlier_version_did_not_have_get_their_default() -> None:

@@ -10,9 +10,11 @@ from coordinator.records import (
     Carried,
     Claimed,
     Finished,
+    Held,
     Lost,
     Outcome,
     Record,
+    Released,
     Resumed,
     Started,
     Stuck,
@@ -95,6 +97,14 @@ def test_a_restart_is_told_with_its_place_and_the_step_that_it_delayed() -> None
     ]
     assert [step.restarts for step in timeline.steps] == [0, 2]
     assert [undo.restarts for undo in timeline.undos] == [1]
+
+
+def test_what_an_owner_says_of_itself_alone_is_no_part_of_a_story() -> None:
+    untold = (Held(10), Released(20))
+    records = (ACCEPTED, RESERVED, REFUSED, ABORTING, RELEASED, COMPENSATED)
+    between = [one for record in records for one in (*untold, record)]
+    assert _told(*between, *untold) == _told(*records)
+    assert build_timeline(ID, untold) is None
 
 
 def test_what_people_decided_is_told_with_their_names() -> None:

@@ -24,8 +24,8 @@ from coordinator.records import (
     Accepted,
     Claimed,
     Finished,
-    Lost,
     Outcome,
+    PartitionRecord,
     WorkflowRecord,
 )
 
@@ -161,7 +161,7 @@ def read_journal(path: Path) -> Journal:
             if isinstance(entry.record, Claimed):
                 unfinished = sum(story.finished is None for story in stories.values())
                 in_flight_at_claims.append(unfinished)
-            elif not isinstance(entry.record, Lost):  # of a repair; the demo has none
+            elif not isinstance(entry.record, PartitionRecord):
                 tell(stories, entry, entry.record)
     except CoordinatorError as error:  # Damage: what lies before it was told.
         problems.append(str(error))

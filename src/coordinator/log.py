@@ -18,6 +18,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from coordinator.checkpoint import NO_CHECKPOINT, decode_checkpoint
 from coordinator.commit import Durable, GroupCommit
 from coordinator.errors import (
     DecodeError,
@@ -32,11 +33,9 @@ from coordinator.ports import Journal, Partition
 from coordinator.rare import sometimes
 from coordinator.records import Accepted, Record, encode_record
 from coordinator.state import (
-    NO_CHECKPOINT,
     InvalidRecordError,
     PartitionState,
     WorkflowState,
-    decode_checkpoint,
 )
 
 __all__ = ["Log", "LogOptions"]
@@ -286,6 +285,7 @@ async def _recover(partition: Partition, options: LogOptions) -> PartitionState:
             ended_max=options.keys_max,
             ended_size_max=options.keys_size_max,
             ended_age_us_max=int(options.keys_age_s_max * 1_000_000),
+            lease_ms=checkpoint.lease_ms,
         )
         async for batch in partition.read(low):
             what = f"the batch from position {batch.first}"

@@ -3,8 +3,9 @@
 import zlib
 from collections.abc import Callable, Iterator
 
+from coordinator.checkpoint import Ended
 from coordinator.log import Log
-from coordinator.state import Ended, WorkflowState
+from coordinator.state import WorkflowState
 
 __all__ = ["ANY", "Logs"]
 

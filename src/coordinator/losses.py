@@ -38,10 +38,9 @@ from coordinator.records import (
     Accepted,
     Cancelled,
     Carried,
-    Claimed,
     Finished,
-    Lost,
     Outcome,
+    PartitionRecord,
     Record,
     Resumed,
     Started,
@@ -147,7 +146,7 @@ class Losses:
         for position, record in gap.held:
             if isinstance(record, Accepted):
                 self._gone[position] = _Gone(record, [])
-            elif not isinstance(record, Claimed | Lost):
+            elif not isinstance(record, PartitionRecord):
                 self._outcomes[record.workflow] += isinstance(record, Outcome)
                 what = f"{describe_lost(record, position)} (in {gap.where})"
                 named.setdefault(record.workflow, []).append(what)
@@ -163,7 +162,7 @@ class Losses:
 
     def take(self, position: int, record: Record) -> None:
         """Fold the record at *position* in."""
-        if isinstance(record, Claimed | Lost | Accepted):
+        if isinstance(record, PartitionRecord | Accepted):
             self._apply(position, record)
             return
         workflow = record.workflow

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import msgspec
 
+from coordinator.checkpoint import NO_CHECKPOINT, Checkpoint, decode_checkpoint
 from coordinator.errors import (
     DecodeError,
     JournalDamagedError,
@@ -25,12 +26,7 @@ from coordinator.journals.segments.salvage import Salvaged, batches_in, salvage
 from coordinator.losses import Dropped, Losses, Marked
 from coordinator.model import Position
 from coordinator.records import Record, encode_record
-from coordinator.state import (
-    NO_CHECKPOINT,
-    Checkpoint,
-    PartitionState,
-    decode_checkpoint,
-)
+from coordinator.state import PartitionState
 
 __all__ = ["LostPositions", "PartitionRepair", "RepairReport"]
 
@@ -206,6 +202,7 @@ def _fold(folder: Folder, identity: Identity, salvaged: Salvaged) -> Losses:
             ended_max=_ALL,
             ended_size_max=_ALL,
             ended_age_us_max=_ALL,
+            lease_ms=checkpoint.lease_ms,
         ),
         ended_before=0 if salvaged.checkpoint is None or salvaged.before else low,
     )

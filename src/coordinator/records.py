@@ -17,6 +17,8 @@ microseconds since 1970, UTC.
     8 Carried    a workflow's whole state again, so that old segments may go
     9 Started    steps that may be in flight at the same time
     10 Lost      a record stood here that can't be read any more
+    11 Held      the owner still is the owner, and had nothing else to write
+    12 Released  the owner gave the partition up: nobody acts on it until it is claimed
 
 What may follow what is `state.apply`'s business.
 """
@@ -36,9 +38,12 @@ __all__ = [
     "Carried",
     "Claimed",
     "Finished",
+    "Held",
     "Lost",
     "Outcome",
+    "PartitionRecord",
     "Record",
+    "Released",
     "Resumed",
     "Started",
     "Stuck",
@@ -68,6 +73,9 @@ class Claimed(_Numbered, frozen=True, tag=0):
     owner: str
     """For people: host, process id, version."""
     at: int
+    lease_ms: int = 0
+    """How long the owner may act from the beginning of its last acknowledged write on,
+    in milliseconds of its own clock. 0: a lock keeps others out as long as it lives."""
 
 
 class Accepted(_Numbered, frozen=True, tag=1):
@@ -195,13 +203,32 @@ class Lost(_Numbered, frozen=True, tag=10):
     """Four bytes that give its batch the crc that the next one names."""
 
 
+class Held(_Numbered, frozen=True, tag=11):
+    """The owner, with nothing else to write, found out that it still is the owner.
+
+    As each of its records does, this prolongs its lease.
+    """
+
+    at: int
+
+
+class Released(_Numbered, frozen=True, tag=12):
+    """Nobody acts on the partition any more, neither its owner nor any before it."""
+
+    at: int
+
+
+PartitionRecord: TypeAlias = Claimed | Held | Released | Lost
+"""Records that are about no workflow."""
+
 WorkflowRecord: TypeAlias = (
     Outcome | Aborting | Finished | Stuck | Resumed | Cancelled | Carried | Started
 )
 """Records about one workflow, which they name; `Accepted` names it by its position."""
 
-Record: TypeAlias = Claimed | Accepted | Lost | WorkflowRecord
+Record: TypeAlias = Accepted | PartitionRecord | WorkflowRecord
 
+_CLAIMED = Claimed.__struct_config__.tag
 _ENCODER = msgspec.msgpack.Encoder()
 _DECODER: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(Record)
 
@@ -213,8 +240,12 @@ def encode_record(record: Record) -> bytes:
         EncodeError: It is larger than `RECORD_SIZE_MAX`, or a text in it is not one.
             What is in it comes from users and their clients, so this is no bug of ours.
     """
+    stored: Any = record
+    if type(record) is Claimed and not record.lease_ms:
+        # An array would hold its default, too; so it is what it was before leases.
+        stored = (_CLAIMED, record.epoch, record.owner, record.at)
     try:
-        data = _ENCODER.encode(record)
+        data = _ENCODER.encode(stored)
     except UnicodeEncodeError as error:
         raise EncodeError(f"a record can't be stored: {error}") from error
     if len(data) > RECORD_SIZE_MAX:

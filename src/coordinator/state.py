@@ -18,6 +18,15 @@ function, in the same order, so what is recovered is what was.
                else: Aborting; never Stuck                     its key and result
     Carried    anything but Finished; replaces the state       as it says
 
+About the partition are
+
+    Claimed    anything                                        its epoch, and its lease
+                                                               if that is the longest
+    Held       anything                                        as before
+    Released   anything                                        nobody acts: no lease;
+                                                               Claimed is to follow
+    Lost       anything                                        as before; a repair's
+
 A record about a workflow that is not known is that of a finished one, if it was
 accepted before the checkpoint; otherwise the journal is not ours.
 """
@@ -28,7 +37,8 @@ from typing import TypeAlias, TypeGuard, assert_never
 
 import msgspec
 
-from coordinator.errors import CoordinatorError, DecodeError
+from coordinator.checkpoint import Checkpoint, Ended, encode_checkpoint
+from coordinator.errors import CoordinatorError
 from coordinator.model import (
     Direction,
     EndStatus,
@@ -45,9 +55,12 @@ from coordinator.records import (
     Carried,
     Claimed,
     Finished,
+    Held,
     Lost,
     Outcome,
+    PartitionRecord,
     Record,
+    Released,
     Resumed,
     Started,
     Stuck,
@@ -56,14 +69,10 @@ from coordinator.records import (
 from coordinator.sharing import shared_map
 
 __all__ = [
-    "NO_CHECKPOINT",
-    "Checkpoint",
-    "Ended",
     "InvalidRecordError",
     "OutcomeKey",
     "PartitionState",
     "WorkflowState",
-    "decode_checkpoint",
 ]
 
 OutcomeKey: TypeAlias = tuple[str, int] | tuple[str, int, int]
@@ -234,7 +243,7 @@ class WorkflowState(msgspec.Struct, gc=False):
                 return self.stuck is None and self.aborting is None
             case Carried():
                 return True
-            case Accepted() | Claimed() | Lost() | Outcome():
+            case Accepted() | Claimed() | Held() | Lost() | Outcome() | Released():
                 return False
             case _:
                 assert_never(record)
@@ -269,59 +278,16 @@ as fast as they come. Not all: who reads a clock that is two days ahead, once, w
 lose every key."""
 
 
-class Ended(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A keyed workflow that ended: kept so that asking again gets the same answer."""
-
-    type: str
-    key: str
-    position: Position
-    status: EndStatus
-    value: bytes
-    """As in `Finished`."""
-    at: int
-
-    @property
-    def size(self) -> int:
-        """Bytes of what cannot be known beforehand."""
-        return len(self.key) + len(self.value)
-
-
-class Checkpoint(msgspec.Struct, frozen=True, array_like=True):
-    """What `Partition.save_checkpoint` stores; fields are only ever appended."""
-
-    low: Position
-    """Where to read from."""
-    end: Position
-    """Every record before it is known to `ended`."""
-    ended: list[Ended]
-    """The keyed workflows that had ended and were remembered, oldest first."""
-
-
-NO_CHECKPOINT = Checkpoint(Position(0), Position(0), [])
-"""That of a journal which has none yet: everything is read."""
-
-_CHECKPOINT_ENCODER = msgspec.msgpack.Encoder()
-_CHECKPOINT_DECODER = msgspec.msgpack.Decoder(Checkpoint)
-
-
-def decode_checkpoint(data: bytes) -> Checkpoint:
-    """Decode a stored checkpoint.
-
-    Raises:
-        DecodeError: It is not a checkpoint of a format we read.
-    """
-    try:
-        return _CHECKPOINT_DECODER.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise DecodeError(f"not a checkpoint: {error}") from error
-
-
 class PartitionState:
     """All that is known of one partition: unfinished workflows, keys, recent results.
 
     Attributes:
         workflows: The unfinished ones, by position.
         epoch: Of the last claim read.
+        lease_ms: The longest lease of an owner since the last that said, by `Released`,
+            that nobody acts on the partition any more; 0 if none had one.
+        earlier_lease_ms: That before the last claim: whoever made it waits for as long
+            before it turns back what it found.
     """
 
     def __init__(
@@ -334,6 +300,7 @@ class PartitionState:
         ended_max: int = 100_000,
         ended_size_max: int = 64 * 1024 * 1024,
         ended_age_us_max: int = 24 * 3600 * 1_000_000,
+        lease_ms: int = 0,
     ) -> None:
         """Start from a checkpoint, or from nothing.
 
@@ -349,10 +316,12 @@ class PartitionState:
             ended_size_max: How many bytes of results and keys, at most. The newest
                 result is remembered whatever its size: its caller may have lost it.
             ended_age_us_max: For how long, at most, in microseconds.
+            lease_ms: As the checkpoint says.
         """
         self.number = number
         self.workflows: dict[int, WorkflowState] = {}
         self.epoch = 0
+        self.lease_ms = self.earlier_lease_ms = lease_ms
         self._low = low
         self._keys: dict[tuple[str, str], WorkflowState] = {}
         self._ended: OrderedDict[tuple[str, str], Ended] = OrderedDict(
@@ -368,8 +337,9 @@ class PartitionState:
         """Fold the record at *position* in.
 
         Returns:
-            The workflow it is about, finished ones for the last time; None for a claim
-            and for a workflow that had finished before the checkpoint.
+            The workflow it is about, finished ones for the last time; None for what is
+            about the partition, and for a workflow that had finished before the
+            checkpoint.
 
         Raises:
             InvalidRecordError: It can't follow the ones before it.
@@ -381,10 +351,8 @@ class PartitionState:
                 return state
         elif isinstance(record, Accepted):
             return self._accept(position, record)
-        elif isinstance(record, Claimed):
-            self.epoch = record.epoch
-            return None
-        elif isinstance(record, Lost):
+        elif isinstance(record, PartitionRecord):
+            self._pass_on(record)
             return None
         state = self.workflows.get(record.workflow) or self._unknown(position, record)
         if state is None:
@@ -395,6 +363,19 @@ class PartitionState:
         elif isinstance(record, Carried):
             state.first = Position(position)
         return state
+
+    def _pass_on(self, record: PartitionRecord) -> None:
+        """Note what *record* says of owners: which is the last, and who may still act.
+
+        What lies before a checkpoint's end is in its lease, and read again changes
+        nothing: if there is a Released among it, from there on; else it is no longer.
+        """
+        if isinstance(record, Claimed):
+            self.epoch = record.epoch
+            self.earlier_lease_ms = self.lease_ms
+            self.lease_ms = max(self.lease_ms, record.lease_ms)
+        elif isinstance(record, Released):
+            self.lease_ms = 0
 
     def _unknown(self, position: int, record: WorkflowRecord) -> WorkflowState | None:
         """Return the state for a record about a workflow that is not known.
@@ -495,5 +476,6 @@ class PartitionState:
         True only once everything before *end* is durable: the caller waits for that.
         """
         low = self.low(end)
-        checkpoint = Checkpoint(low=low, end=end, ended=list(self._ended.values()))
-        return low, _CHECKPOINT_ENCODER.encode(checkpoint)
+        ended = list(self._ended.values())
+        checkpoint = Checkpoint(low, end, ended, self.lease_ms)
+        return low, encode_checkpoint(checkpoint)

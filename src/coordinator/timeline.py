@@ -34,9 +34,11 @@ from coordinator.records import (
     Carried,
     Claimed,
     Finished,
+    Held,
     Lost,
     Outcome,
     Record,
+    Released,
     Resumed,
     Started,
     Stuck,
@@ -205,6 +207,8 @@ class _Builder:
         if isinstance(record, Lost):
             self._complete = self._complete and self._state is None
             self._lost = self._lost or self._state is not None
+            return
+        if isinstance(record, Held | Released):
             return
         if self._state is None:
             if not isinstance(record, Accepted | Carried):

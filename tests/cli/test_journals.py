@@ -14,14 +14,25 @@ from tests.cli.runner import ask, invoke
 from tests.processes import eventually, run_cli, running_cli, serving
 
 from coordinator import Coordinator, Refused, Workflow
+from coordinator.batch import encode_batch
 from coordinator.cli.locks import lock_holder
 from coordinator.errors import JournalError
 from coordinator.journals.segments.journal import SegmentJournal
 from coordinator.journals.segments.posix import PosixFolder
 from coordinator.journals.segments.store import StoreOptions
+from coordinator.journals.urls import open_journal
 from coordinator.log import Log, LogOptions
 from coordinator.model import EndStatus, Position
-from coordinator.records import Accepted, Finished, Outcome
+from coordinator.records import (
+    Accepted,
+    Claimed,
+    Finished,
+    Held,
+    Outcome,
+    Record,
+    Released,
+    encode_record,
+)
 
 
 class Desk:
@@ -89,6 +100,51 @@ def test_dump_prints_every_record_with_its_values(folder: Path) -> None:
     readable = invoke(folder, "journal", "dump").stdout
     assert 'payload={"name":"a"}' in readable
     assert "workflow=1-1 step=Desk.stamp value=stamped a" in readable
+
+
+def test_dump_prints_what_owners_say_of_themselves(tmp_path: Path) -> None:
+    records: list[Record] = [
+        Claimed(1, "shop-1", 10**6, 20_000),
+        Held(2 * 10**6),
+        Released(3),
+    ]
+
+    async def main() -> None:
+        journal = await open_journal(f"file:{tmp_path / 'journal'}")
+        partition = await journal.open(0, owner="us", at=1)
+        await partition.write(
+            encode_batch(
+                [encode_record(record) for record in records],
+                epoch=partition.epoch,
+                first=partition.end,
+                previous_crc=partition.crc,
+            )
+        )
+        await partition.aclose()
+        await journal.aclose()
+
+    asyncio.run(main())
+    lines = invoke(tmp_path, "journal", "dump", "--json").stdout.splitlines()
+    assert [msgspec.json.decode(line)["record"] for line in lines] == [
+        {"record": "Claimed", "epoch": 1, "owner": "us", "at": 1, "lease_ms": 0},
+        {
+            "record": "Claimed",
+            "epoch": 1,
+            "owner": "shop-1",
+            "at": 10**6,
+            "lease_ms": 20_000,
+        },
+        {"record": "Held", "at": 2 * 10**6},
+        {"record": "Released", "at": 3},
+    ]
+    first, claimed, held, released = (
+        line.split() for line in invoke(tmp_path, "journal", "dump").stdout.splitlines()
+    )
+    assert first[-3:] == ["Claimed", "epoch=1", "owner=us"]
+    assert claimed[-4:] == ["Claimed", "epoch=1", "owner=shop-1", "lease_ms=20000"]
+    assert (held[-1], released[-1]) == ("Held", "Released")
+    assert invoke(tmp_path, "journal", "verify").code == 0
+    assert "Released" in invoke(tmp_path, "journal", "tail").stdout
 
 
 def test_dump_can_be_limited(folder: Path) -> None:

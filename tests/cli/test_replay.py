@@ -24,7 +24,16 @@ from tests.processes import run_cli
 from coordinator import Coordinator, Refused, Workflow
 from coordinator.cli import replaying
 from coordinator.model import EndStatus
-from coordinator.records import Accepted, Carried, Finished, Outcome
+from coordinator.records import (
+    Accepted,
+    Carried,
+    Claimed,
+    Finished,
+    Held,
+    Lost,
+    Outcome,
+    Released,
+)
 from coordinator.replay import ReplayedOutcome, Story
 
 REBUILD = """
@@ -395,3 +404,11 @@ def test_what_a_copy_says_again_is_told_once_and_what_only_it_says_too() -> None
     assert [*story.tell(10, 1, Finished(5, EndStatus.COMPLETED, b"", 1))] == []
     assert [*story.tell(11, 1, one)] == []
     assert story.unknown == 1
+
+
+def test_what_is_about_the_partition_tells_nothing_of_a_service() -> None:
+    story = Story("j", 0, "pay")
+    for record in (ACCEPTED, Claimed(2, "a", 1, 20_000), Held(1), Released(1), Lost()):
+        assert [*story.tell(5, 1, record)] == []
+    outcome = Outcome(5, "pay.a", 0, b"", 1)
+    assert [told.step for told in story.tell(6, 1, outcome)] == ["pay.a"]

@@ -15,11 +15,12 @@ from typing import Any, get_args
 import msgspec
 from tests.golden.make import FOLDER
 
+from coordinator.checkpoint import decode_checkpoint
 from coordinator.journals.segments.inspect import dump
 from coordinator.journals.segments.posix import PosixFolder
 from coordinator.model import Position
 from coordinator.records import Record
-from coordinator.state import PartitionState, decode_checkpoint
+from coordinator.state import PartitionState
 
 PAGE = Path(__file__).parents[2] / "docs" / "journal-format.md"
 ROW = re.compile(r"^\| ([0-9]+) \| ([A-Z][a-z]+) \| (.+) \|$", re.MULTILINE)
@@ -115,3 +116,6 @@ def test_a_checkpoint_can_be_read_by_the_page_alone() -> None:
     _, content = PartitionState(0, low=7).encode_checkpoint(Position(7))
     assert msgspec.msgpack.decode(content) == [7, 7, []]
     assert decode_checkpoint(content).low == 7
+    _, content = PartitionState(0, lease_ms=20_000).encode_checkpoint(Position(7))
+    assert msgspec.msgpack.decode(content) == [7, 7, [], 20_000]
+    assert decode_checkpoint(content).lease_ms == 20_000

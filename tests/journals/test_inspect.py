@@ -35,8 +35,10 @@ from coordinator.records import (
     Accepted,
     Claimed,
     Finished,
+    Held,
     Outcome,
     Record,
+    Released,
     encode_record,
 )
 
@@ -367,6 +369,8 @@ def test_a_dump_is_filtered_by_position_partition_and_workflow(
         Outcome(1, "a.b", 0, b"", 1),
         Outcome(2, "a.b", 0, b"", 1),
         Finished(1, EndStatus.COMPLETED, b"", 1),
+        Held(1),
+        Released(1),
     ]
     store.append(
         encode_batch(
@@ -377,7 +381,7 @@ def test_a_dump_is_filtered_by_position_partition_and_workflow(
         )
     )
     everything = list(dump(root))
-    assert [entry.position for entry in everything] == [0, 1, 2, 3, 4, 5]
+    assert [entry.position for entry in everything] == [*range(8)]
     assert everything[0] == Entry(0, everything[0].position, 1, Claimed(1, "test", 1))
     assert [entry.record for entry in everything[1:]] == records
     assert list(dump(root, since=4)) == everything[4:]

@@ -16,6 +16,7 @@ from coordinator.records import (
     Cancelled,
     Claimed,
     Finished,
+    Held,
     Outcome,
     Record,
     Resumed,
@@ -75,6 +76,8 @@ class Partition:
         self.clock.move(1)
         at = self.clock()
         open_ = list(state.workflows.values())
+        if rng.random() < 0.05:
+            return Held(at)
         if len(open_) < 3 or (rng.random() < 0.25 and len(open_) < 12):
             key = f"k-{at}" if rng.random() < 0.5 else ""
             return Accepted(type="Order", codec="json", payload=b"{}", at=at, key=key)

@@ -56,13 +56,7 @@ from coordinator.model import (
     idempotency_key,
     parse_workflow_id,
 )
-from coordinator.records import (
-    Accepted,
-    Claimed,
-    Lost,
-    Outcome,
-    Record,
-)
+from coordinator.records import Accepted, Claimed, Held, Lost, Outcome, Record, Released
 
 __all__ = ["Checker", "Violation", "check"]
 
@@ -436,10 +430,13 @@ class Checker:
         """Note that *record* is durable at *position*."""
         if self._log and position != self._last + 1:
             self._violated("state", f"position {position} follows {self._last}")
+        before = self._log.get(self._last)
+        if isinstance(before, Released) and not isinstance(record, Claimed):
+            self._violated("state", f"{record} at {position} follows {before}")
         self._log[position] = record
         self._last = position
         match record:
-            case Claimed():
+            case Claimed() | Held() | Released():
                 pass
             case Lost():
                 self._violated("state", f"{record} at {position}: nobody repaired it")

@@ -342,4 +342,4 @@ def _plain(state: PartitionState) -> Any:
         position: msgspec.structs.asdict(workflow)
         for position, workflow in state.workflows.items()
     }
-    return workflows, list(state._ended.values())
+    return workflows, list(state._ended.values()), state.lease_ms

@@ -18,8 +18,10 @@ from coordinator.records import (
     Accepted,
     Claimed,
     Finished,
+    Held,
     Outcome,
     Record,
+    Released,
     Resumed,
     Started,
     Stuck,
@@ -153,6 +155,20 @@ def test_a_compensation_as_it_should_be(script: Script) -> None:
     script.finish(EndStatus.COMPENSATED)
     script.told("refused", "no")
     assert script.kinds() == []
+
+
+def test_an_owner_that_says_that_it_is_there_and_lets_go(script: Script) -> None:
+    run_forward(script)
+    script.durable(Held(0))
+    script.finish()
+    script.durable(Released(0), Claimed(2, "us", 0))
+    script.durable(Held(0))
+    assert script.kinds() == []
+
+
+def test_an_owner_that_goes_on_behind_its_release(script: Script) -> None:
+    script.durable(Released(0), Held(0))
+    assert script.kinds() == ["state"]
 
 
 def test_an_unknown_call_may_be_repeated(script: Script) -> None:

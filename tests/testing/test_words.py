@@ -8,8 +8,10 @@ from coordinator.records import (
     Cancelled,
     Claimed,
     Finished,
+    Held,
     Outcome,
     Record,
+    Released,
     Resumed,
     Started,
     Stuck,
@@ -43,6 +45,8 @@ def test_a_timeline_says_what_the_journal_holds_of_one_workflow() -> None:
         (12, Aborting(1, "no credit", 0)),
         (13, Outcome(1, "stock.reserve", 0, b"\xc0", 0, Direction.UNDO)),
         (14, Finished(1, EndStatus.COMPENSATED, b"", 0)),
+        (15, Held(0)),
+        (16, Released(0)),
     ]
     assert timeline_of(1, records) == [
         "accepted",
@@ -65,6 +69,9 @@ def test_a_write_is_named_after_what_is_in_it() -> None:
     assert batch_words([undo]) == "the outcome of bank.charge/undo was"
     assert batch_words([undo, end, end]) == (
         "the outcome of bank.charge/undo and the end were"
+    )
+    assert batch_words([Held(0), Released(0)]) == (
+        "that the owner is there and that the owner gave up were"
     )
 
 

@@ -24,6 +24,7 @@ from coordinator.records import (
     Finished,
     Lost,
     Outcome,
+    PartitionRecord,
     Record,
     Stuck,
 )
@@ -109,7 +110,7 @@ def read_journal(folder: Folder) -> Journal:
                 stories[entry.partition, entry.position] = story
             elif isinstance(entry.record, Lost):
                 problems.append(f"something was given up as lost: {entry.record}")
-            else:
+            elif not isinstance(entry.record, PartitionRecord):
                 _tell(stories[entry.partition, entry.record.workflow], entry.record)
     except CoordinatorError as error:
         problems.append(str(error))

@@ -42,6 +42,8 @@ STYLES = {
     "Resumed": "cyan",
     "Cancelled": "magenta",
     "Claimed": "dim",
+    "Held": "dim",
+    "Released": "dim",
 }
 
 

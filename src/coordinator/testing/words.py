@@ -14,9 +14,11 @@ from coordinator.records import (
     Carried,
     Claimed,
     Finished,
+    Held,
     Lost,
     Outcome,
     Record,
+    Released,
     Resumed,
     Started,
     Stuck,
@@ -67,7 +69,7 @@ def entry_of(record: Record) -> str:
             return f"resumed by {record.by}"
         case Finished():
             return record.status.name.lower()
-        case Claimed() | Started() | Carried() | Lost():
+        case Claimed() | Held() | Released() | Started() | Carried() | Lost():
             return ""
         case _:
             assert_never(record)
@@ -116,6 +118,8 @@ _WRITES = {
     Carried: "a copy of the workflow was",
     Claimed: "the claim was",
     Lost: "what is lost was",
+    Held: "that the owner is there was",
+    Released: "that the owner gave up was",
 }
 
 

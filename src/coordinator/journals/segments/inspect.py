@@ -40,7 +40,7 @@ from coordinator.journals.segments.recovery import (
     segment_bases,
 )
 from coordinator.model import Position, WorkflowId, parse_workflow_id
-from coordinator.records import Accepted, Claimed, Lost, Record
+from coordinator.records import Accepted, Claimed, Lost, PartitionRecord, Record
 
 __all__ = [
     "CheckpointInfo",
@@ -272,7 +272,7 @@ def _is_about(record: Record, position: int, accepted: int | None) -> bool:
         return True
     if isinstance(record, Accepted):
         return position == accepted
-    return not isinstance(record, Claimed | Lost) and record.workflow == accepted
+    return not isinstance(record, PartitionRecord) and record.workflow == accepted
 
 
 def _partition_info(folder: Folder, identity: Identity, number: int) -> PartitionInfo:
