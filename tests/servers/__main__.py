@@ -4,10 +4,13 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from tests.servers import nats
+from tests.servers import kafka, nats
 from tests.servers.installing import LackError
 
-INSTALLERS: Mapping[str, Callable[[], Path]] = {"nats": nats.install}
+INSTALLERS: Mapping[str, Callable[[], Path]] = {
+    "nats": nats.install,
+    "kafka": kafka.install,
+}
 """Each returns what it has put into the cache; one more server is one more line."""
 
 
