@@ -126,7 +126,8 @@ PURE := src/coordinator/admission.py,src/coordinator/batch.py,$\
 # Not held at all of it, though in journals/: the shell over real servers. What they can
 # be made to answer is asked of them; the rest is what a network does at odd moments. What
 # such an answer means is decided in the modules beside these, which are held.
-NETWORKED := src/coordinator/journals/nats/connection.py,$\
+NETWORKED := src/coordinator/journals/kafka/client.py,$\
+  src/coordinator/journals/nats/connection.py,$\
   src/coordinator/journals/nats/journal.py,src/coordinator/journals/nats/opening.py,$\
   src/coordinator/journals/nats/partition.py,src/coordinator/journals/nats/stream.py
 

@@ -103,7 +103,9 @@ class Partition(Protocol):
 
         Raises:
             JournalFullError: No space; the one before stands.
-            JournalBrokenError: It can't be stored.
+            FencedError: Somebody newer owns the partition. A backend may find that out
+                here, or with the next write.
+            JournalBrokenError: It can't be stored, or nobody knows whether it is.
         """
         ...
 

@@ -11,11 +11,13 @@ from tests.cli.modules import SHOP
 from tests.cli.runner import ask, invoke
 from tests.journals.nats.support import new_url
 from tests.processes import Ended, run_cli, serving
+from tests.servers import kafka
 from tests.servers.nats import shared_server
 
 from coordinator import Coordinator, Workflow
 from coordinator.cli import checks
 from coordinator.cli.measuring import file_system, measure_flushes
+from coordinator.journals.kafka import client
 
 
 def test_a_running_server_is_seen_and_not_disturbed(tmp_path: Path) -> None:
@@ -99,8 +101,38 @@ def test_a_coordinator_without_an_admin_socket_is_told_apart(tmp_path: Path) -> 
 
 
 def test_other_journals_are_passed_over() -> None:
-    ended = invoke(Path("/nowhere"), "doctor", "--journal", "kafka://host/topic")
+    ended = invoke(Path("/nowhere"), "doctor", "--journal", "memory:")
     assert "server" not in ended.stdout
+
+
+def test_a_journal_in_kafka_is_looked_at_by_its_topic() -> None:
+    broker = kafka.shared_server()
+    url = broker.url("doctor-looks")
+    found = _by_name(invoke(Path("/nowhere"), "doctor", "--json", "--journal", url))
+    assert "does not exist" in found["topic"]["found"]
+    assert "disk" not in found
+    assert "kafka" in found["version"]["found"]
+    kafka.create_topic(broker.admin(), "doctor-looks")
+    ended = invoke(Path("/nowhere"), "doctor", "--json", "--journal", url)
+    assert ended.code == 1
+    found = _by_name(ended)
+    assert found["copies"]["level"] == "warning"
+    assert found["retention"]["level"] == found["size"]["level"] == "problem"
+    assert "--add-config max.message.bytes=" in found["size"]["advice"]
+
+
+def test_a_journal_in_kafka_that_can_not_be_looked_at_is_a_problem(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(client, "ASK_TIMEOUT_S", 1.0)
+    url = "kafka://ann:s3cret@127.0.0.1:1/orders"
+    ended = invoke(Path("/nowhere"), "doctor", "--journal", url)
+    assert ended.code == 1
+    assert "can't reach kafka://127.0.0.1:1/orders" in ended.stdout
+    assert "s3cret" not in ended.stdout + ended.stderr
+    ended = invoke(Path("/nowhere"), "doctor", "--journal", "kafka://host/a?x=1")
+    assert ended.code == 2
+    assert "unknown option 'x'" in ended.stderr
 
 
 def test_a_journal_in_nats_is_looked_at_with_its_servers() -> None:

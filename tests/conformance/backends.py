@@ -4,6 +4,7 @@ import secrets
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from tests.servers import kafka
 from tests.servers.nats import delete_streams, shared_cluster, shared_server
 
 from coordinator.journals.memory import MemoryJournal
@@ -55,6 +56,27 @@ def _file(path: Path, partitions: int) -> Reopen:
     return reopen
 
 
+def _kafka(url: Callable[[str, str], str]) -> MakeBackend:
+    """Make journals on brokers that all tests of a process share.
+
+    A topic each. They are left where they are: a broker does not mind, and goes.
+    """
+
+    def make(_path: Path, partitions: int) -> Reopen:
+        name = f"t-{secrets.token_hex(8)}"
+        opened: list[Journal] = []
+
+        async def reopen() -> Journal:
+            while opened:
+                await opened.pop().aclose()
+            opened.append(await open_journal(url(name, f"partitions={partitions}")))
+            return opened[-1]
+
+        return reopen
+
+    return make
+
+
 _LEFT: list[tuple[str, Names, int]] = []
 """Journals of tests that are over, with their server and number of partitions."""
 
@@ -96,6 +118,8 @@ def _cluster() -> str:
 BACKENDS: dict[str, MakeBackend] = {
     "memory": _memory,
     "file": _file,
+    "kafka": _kafka(lambda name, query: kafka.shared_server().url(name, query)),
+    "kafka-3": _kafka(lambda name, query: kafka.shared_cluster().url(name, query)),
     "nats": _nats(lambda: shared_server().address),
     "nats-r3": _nats(_cluster),
 }

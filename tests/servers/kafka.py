@@ -14,6 +14,7 @@ CONTROLLER in plain text for the brokers among themselves. Who comes by BROKER m
 anything: it is how tests create and break things (`Kafka.admin`).
 """
 
+import atexit
 import functools
 import hashlib
 import os
@@ -25,10 +26,10 @@ import uuid
 import xml.etree.ElementTree as ET
 from base64 import urlsafe_b64encode
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
@@ -47,7 +48,11 @@ __all__ = [
     "install",
     "kafka_cluster",
     "kafka_server",
+    "shared_cluster",
+    "shared_server",
 ]
+
+T = TypeVar("T")
 
 _JARS = Path(__file__).with_name("kafka.txt")
 _MAVEN_CENTRAL = "https://repo.maven.apache.org/maven2"
@@ -359,6 +364,24 @@ def _brokers(count: int, options: KafkaOptions) -> Generator[KafkaCluster]:
         )
         cluster.start()
         yield cluster
+
+
+@functools.cache
+def shared_server() -> Kafka:
+    """Return a broker that runs as long as the process, for tests that share one."""
+    return _shared(kafka_server())
+
+
+@functools.cache
+def shared_cluster() -> KafkaCluster:
+    """Return a cluster that runs as long as the process."""
+    return _shared(kafka_cluster())
+
+
+def _shared(made: AbstractContextManager[T]) -> T:
+    running = made.__enter__()
+    atexit.register(made.__exit__, None, None, None)
+    return running
 
 
 def _configuration(

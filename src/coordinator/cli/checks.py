@@ -36,7 +36,12 @@ FILES_MIN = 4096
 """Descriptors that `cmdstream.ServerOptions.connections_max` asks for."""
 NETWORKED = {"nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs", "ceph"}
 VOLATILE = {"tmpfs", "ramfs"}
-EXTRAS = {"cli": ("typer", "rich"), "http": ("aiohttp",), "nats": ("nats", "nkeys")}
+EXTRAS = {
+    "cli": ("typer", "rich"),
+    "http": ("aiohttp",),
+    "kafka": ("confluent_kafka",),
+    "nats": ("nats", "nkeys"),
+}
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,6 +7,7 @@ to see how long a flush takes. Each check says ok, warning or problem, and what 
 import asyncio
 import os
 from collections.abc import Callable, Iterator
+from typing import Protocol
 
 import msgspec
 
@@ -39,7 +40,7 @@ from coordinator.cli.remote import NoServerError, SilentServerError, ask, folder
 from coordinator.errors import JournalError
 from coordinator.journals.segments import inspect
 from coordinator.journals.segments.files import Folder
-from coordinator.journals.urls import examine_streams, segment_size_of
+from coordinator.journals.urls import examine_streams, examine_topic, segment_size_of
 
 __all__ = ["doctor"]
 
@@ -68,8 +69,8 @@ def doctor(journal: str | None, *, as_json: bool) -> ExitCode:
     code = ExitCode.OK
     with progress("measuring …"):
         try:
-            if journal is not None and journal.startswith("nats:"):
-                checks += _streams(journal)
+            if journal is not None and journal.startswith(("kafka:", "nats:")):
+                checks += _brokers(journal)
             else:
                 checks += _place(journal)
         except _FoundError as error:
@@ -84,6 +85,22 @@ def doctor(journal: str | None, *, as_json: bool) -> ExitCode:
     else:
         emit_lines([line for check in checks for line in _lines(check)])
     return code
+
+
+class _Finding(Protocol):
+    """What backends say of their servers, each in a class of its own."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def level(self) -> str: ...
+
+    @property
+    def found(self) -> str: ...
+
+    @property
+    def advice(self) -> str: ...
 
 
 class _FoundError(Exception):
@@ -113,22 +130,33 @@ def _place(journal: str | None) -> Iterator[Check]:
             raise _FoundError(str(error), error.code, advice) from error
 
 
-def _streams(journal: str) -> Iterator[Check]:
-    """Check a journal in NATS, and its servers.
+def _brokers(journal: str) -> Iterator[Check]:
+    """Check a journal in Kafka or NATS, and its servers.
 
     Raises:
         _FoundError: It can't be looked at.
         CliError: *journal* is no address of one.
     """
     try:
-        found = asyncio.run(examine_streams(journal))
+        if journal.startswith("kafka:"):
+            found = [*map(_check_of, examine_topic(journal))]
+        else:
+            found = [*map(_check_of, asyncio.run(examine_streams(journal)))]
     except JournalError as error:
         # What to do is in what it says.
         raise _FoundError(str(error), exit_code_of(error), "") from error
     except ValueError as error:
         raise CliError(str(error), ExitCode.USAGE) from error
-    for one in found:
-        yield Check(name=one.name, level=one.level, found=one.found, advice=one.advice)
+    yield from found
+
+
+def _check_of(finding: _Finding) -> Check:
+    return Check(
+        name=finding.name,
+        level=finding.level,
+        found=finding.found,
+        advice=finding.advice,
+    )
 
 
 _HELP = {
@@ -143,7 +171,7 @@ def _local_folder(journal: str | None) -> str | None:
     if not journal:
         return None
     if journal_folder(journal) is None and ":" in journal.partition("/")[0]:
-        return None  # kafka:, nats:, memory:
+        return None  # memory:
     return folder_of(journal)
 
 

@@ -3,6 +3,7 @@
     memory:                                          for tests; ?partitions=2
     file:./orders                                    a folder, made if it is missing
     file:///var/lib/orders?partitions=4&retention=30d
+    kafka://a,b,c/orders?partitions=4&replication=3  a topic of Kafka
     nats://a,b,c/orders?partitions=4&replicas=3      streams of NATS JetStream
 
 Options of ``file:``
@@ -15,7 +16,8 @@ Options of ``file:``
                  <archive>/<journal id>/p0, so that journals may share it; they
                  are deleted if there is none
 
-Those of ``nats:`` are in `coordinator.journals.nats.address`.
+Those of ``kafka:`` and ``nats:`` are in `address` of their packages, in
+`coordinator.journals`.
 
 Each backend is imported when a URL asks for it.
 """
@@ -31,10 +33,12 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from coordinator.ports import Journal
 
 if TYPE_CHECKING:
+    from coordinator.journals.kafka.settings import Finding as TopicFinding
     from coordinator.journals.nats.checks import Finding
 
 __all__ = [
     "examine_streams",
+    "examine_topic",
     "open_journal",
     "parse_duration",
     "segment_size_of",
@@ -61,12 +65,14 @@ async def open_journal(url: str) -> Journal:
             return _open_memory(url)
         case "file":
             return await _open_file(url)
+        case "kafka":
+            return await _open_kafka(url)
         case "nats":
             return await _open_nats(url)
         case _:
             raise ValueError(
                 f"no journal of kind {scheme!r} in {without_secrets(url)!r}; there are "
-                f"memory:, file: and nats:"
+                f"memory:, file:, kafka: and nats:"
             )
 
 
@@ -149,6 +155,49 @@ async def _open_file(url: str) -> Journal:
     return await SegmentJournal.open_folder(
         folder, partitions=partitions, options=store_options, archive=archive
     )
+
+
+async def _open_kafka(url: str) -> Journal:
+    from coordinator.journals.kafka.address import parse_url  # noqa: PLC0415
+
+    address = parse_url(url, os.environ)
+    _need_kafka()
+    from coordinator.journals.kafka.journal import KafkaJournal  # noqa: PLC0415
+
+    return await KafkaJournal.connect(address)
+
+
+def examine_topic(url: str) -> "list[TopicFinding]":
+    """Say what is to be said of the ``kafka:`` journal *url*; blocks.
+
+    Nothing is made or changed.
+
+    Raises:
+        ValueError: The URL can't be, or confluent-kafka is not there.
+        JournalError: It can't be looked at.
+    """
+    from coordinator.journals.kafka.address import parse_url  # noqa: PLC0415
+
+    address = parse_url(url, os.environ)
+    _need_kafka()
+    from coordinator.journals.kafka.journal import examine  # noqa: PLC0415
+
+    return examine(address)
+
+
+def _need_kafka() -> None:
+    """Check that what ``kafka:`` needs is installed.
+
+    Raises:
+        ValueError: It is not.
+    """
+    try:
+        import_module("coordinator.journals.kafka.client")
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"a journal on Kafka needs confluent-kafka ({error}): "
+            f"pip install 'coordinator[kafka]'"
+        ) from error
 
 
 async def _open_nats(url: str) -> Journal:
