@@ -48,9 +48,9 @@ from coordinator.errors import (
 )
 from coordinator.journals.kafka import client as client_module
 from coordinator.journals.kafka.address import PASSWORD, USER, parse_url
-from coordinator.journals.kafka.journal import examine
+from coordinator.journals.kafka.journal import _check, examine
 from coordinator.journals.kafka.partition import KafkaPartition
-from coordinator.journals.kafka.settings import new_topic
+from coordinator.journals.kafka.settings import TopicFacts, new_topic
 from coordinator.journals.urls import open_journal
 from coordinator.model import Position
 
@@ -258,7 +258,7 @@ def test_nobody_there_is_said_with_the_reason(
 
 
 def test_a_broker_that_dies_while_it_is_read_is_told(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(client_module, "READ_TIMEOUT_S", 2.0)
     monkeypatch.setattr(client_module, "ASK_TIMEOUT_S", 3.0)
@@ -272,7 +272,10 @@ def test_a_broker_that_dies_while_it_is_read_is_told(
             broker.kill()
             with pytest.raises(JournalBrokenError, match="can't read partition 0"):
                 _ = [batch async for batch in partition.read(Position(0))]
-            await partition.trim(partition.end)  # a hint: it is logged
+            for _ in range(2):
+                await partition.trim(partition.end)  # a hint: it is logged, once
+            told = [one for one in caplog.messages if "is not trimmed: can't" in one]
+            assert len(told) == 1
             with pytest.raises(JournalBrokenError, match="is stored: nobody knows"):
                 await partition.save_checkpoint(partition.end, b"x")
             with pytest.raises(JournalBrokenError):
@@ -302,6 +305,29 @@ def test_closing_while_a_checkpoint_is_saved_ends_it() -> None:
         return True
 
     run(main())
+
+
+def test_large_batches_are_read_few_at_a_time() -> None:
+    async def main() -> None:
+        url = shared_server().url(new_topic_name())
+        journal, partition = await take_over(url, "x")
+        texts = [letter * 3_000_000 for letter in "abc"]
+        for text in texts:
+            await write(partition, text)
+        await journal.aclose()
+        assert await kept(url) == texts
+
+    run(main())
+
+
+def test_a_password_in_plain_text_is_warned_of(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    address = parse_url(f"kafka://u:{PASSWORD_OF_ALICE}@a/orders?sasl=plain", {})
+    _check(address, TopicFacts("orders", [3], new_topic(3)))
+    [told] = caplog.messages
+    assert "is sent in plain text" in told
+    assert PASSWORD_OF_ALICE not in told
 
 
 def test_a_cancelled_opening_can_be_done_again() -> None:

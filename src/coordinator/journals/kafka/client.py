@@ -125,8 +125,10 @@ class KafkaClient:
             raise failures.asked(where, found.name(), found.str()) from error
 
     def _note(self, error: KafkaError) -> None:
-        # That all are down says less than what was said of one of them.
-        if error.name() != "_ALL_BROKERS_DOWN" or self._reason is None:
+        # Who is not let in is told so once, then that connections fail, then that all
+        # brokers are down: what says most stays.
+        noted = -1 if self._reason is None else _weight(self._reason)
+        if _weight(error) >= noted:
             self._reason = error
 
     def describe(self) -> TopicFacts | None:
@@ -137,6 +139,7 @@ class KafkaClient:
         Raises:
             JournalUnavailableError: The brokers can't be asked, or do not tell.
         """
+        self._reason = None
         topic = self.address.topic
         try:
             asked = self._untyped.describe_topics(TopicCollection([topic]))[topic]
@@ -370,6 +373,17 @@ class KafkaTopicPartition:
         if self._made_consumer is None:
             self._made_consumer = self._client.make(Consumer, _CONSUMER)
         return self._made_consumer
+
+
+def _weight(error: KafkaError) -> int:
+    """Return how much *error* says of why brokers can't be reached."""
+    match error.name():
+        case "_SSL" | "_AUTHENTICATION":
+            return 2
+        case "_ALL_BROKERS_DOWN":
+            return 0
+        case _:
+            return 1
 
 
 def _error(error: BaseException) -> KafkaError:
