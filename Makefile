@@ -127,6 +127,8 @@ PURE := src/coordinator/admission.py,src/coordinator/batch.py,$\
 # be made to answer is asked of them; the rest is what a network does at odd moments. What
 # such an answer means is decided in the modules beside these, which are held.
 NETWORKED := src/coordinator/journals/kafka/client.py,$\
+  src/coordinator/journals/kafka/journal.py,$\
+  src/coordinator/journals/kafka/partition.py,$\
   src/coordinator/journals/nats/connection.py,$\
   src/coordinator/journals/nats/journal.py,src/coordinator/journals/nats/opening.py,$\
   src/coordinator/journals/nats/partition.py,src/coordinator/journals/nats/stream.py

@@ -7,7 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.journals.kafka.brokers import new_topic_name
 from tests.journals.nats.support import new_url
+from tests.servers import kafka
 from tests.servers.nats import shared_server
 
 from coordinator.errors import (
@@ -19,6 +21,7 @@ from coordinator.journals.memory import MemoryJournal
 from coordinator.journals.segments.journal import SegmentJournal
 from coordinator.journals.urls import (
     examine_streams,
+    examine_topic,
     open_journal,
     parse_duration,
     segment_size_of,
@@ -191,6 +194,28 @@ def test_without_nats_py_it_says_what_to_install(
     monkeypatch.setitem(sys.modules, "nats.errors", None)
     with pytest.raises(ValueError, match=r"pip install 'coordinator\[nats\]'"):
         opened("nats://host/orders")
+
+
+def test_a_kafka_url_names_brokers_and_a_topic_that_can_be_looked_at() -> None:
+    url = kafka.shared_server().url(new_topic_name())
+
+    async def main() -> None:
+        journal = await open_journal(url)
+        assert journal.partitions == 1
+        await journal.aclose()
+
+    asyncio.run(main())
+    assert {one.name for one in examine_topic(url)} == {"copies", "kept", "size"}
+
+
+def test_without_confluent_kafka_it_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delitem(sys.modules, "coordinator.journals.kafka.client", False)
+    monkeypatch.setitem(sys.modules, "confluent_kafka", None)
+    for open_or_look in (opened, examine_topic):
+        with pytest.raises(ValueError, match=r"pip install 'coordinator\[kafka\]'"):
+            open_or_look("kafka://host/orders")
 
 
 def test_no_message_says_a_secret() -> None:
