@@ -202,10 +202,14 @@ class Keeper:
                     error,
                 )
                 await asyncio.sleep(wait_s)
-            except Exception as error:  # noqa: BLE001 -- a bug in a backend
+            except asyncio.CancelledError:
+                raise  # stopped
+            except BaseException as error:  # a bug in a backend, or the program ends
                 broken = JournalBrokenError(f"the journal failed: {error!r}")
                 broken.__cause__ = error
                 self._engine.broken(broken)
+                if not isinstance(error, Exception):
+                    raise
                 return None
 
 

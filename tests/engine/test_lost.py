@@ -334,10 +334,11 @@ def test_what_is_lost_while_all_is_closed_is_told_to_its_callers() -> None:
     [
         (FencedError("p0: epoch 7 of another owner"), FencedError),
         (ZeroDivisionError("a bug"), JournalBrokenError),
+        (GeneratorExit("no exception"), JournalBrokenError),
     ],
 )
 def test_where_it_can_not_be_opened_again_the_process_ends(
-    raised: Exception, told: type[JournalError]
+    raised: BaseException, told: type[JournalError]
 ) -> None:
     async def main() -> None:
         journal = LossyJournal()
