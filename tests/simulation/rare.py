@@ -13,13 +13,17 @@ __all__ = ["UNREACHED", "never_reached", "points", "table"]
 
 SOURCE = Path(__file__).parents[2] / "src" / "coordinator"
 
+_KAFKA = "the simulated journal is one of files; tests/journals/kafka/test_store.py"
 UNREACHED = {
+    "claim came second": _KAFKA,
     "group full by its count": "takes 1,000 records in one turn of the loop; "
     "tests/test_commit.py",
     "group full by its size": "takes a mebibyte in one turn of the loop; "
     "tests/test_commit.py",
     "partition lost while a command waited at the door": "takes a second partition; "
     "tests/engine/test_lost.py",
+    "something lies between": _KAFKA,
+    "trimmed while it was read": _KAFKA,
     "workflow too large to be carried": "takes 16 MiB of outcomes; tests/test_log.py",
 }
 """Points that no seed reaches: why, and who tests what is there."""
